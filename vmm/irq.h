@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The in-kernel interrupt controllers and timer, and the lines that lead from devices to them. */
+#ifndef VMM_IRQ_H
+#define VMM_IRQ_H
+
+#include "error.h"
+
+/* Creates PICs, IOAPIC and PIT in the kernel. After the memslots, before the vCPUs. */
+int irq_create_chips(int vm_fd, struct thaw_error *error);
+
+/* One interrupt line of a device, active high. The device's lock guards it. */
+struct irq_line {
+    int vm_fd; /* -1: the level is only remembered (unit tests) */
+    uint32_t gsi;
+    bool level; /* what KVM was told last */
+};
+
+/* Drives the line; does nothing if it has that level already. */
+void irq_line_set(struct irq_line *line, bool level);
+
+/* Tells KVM the level again, whatever it was told before: after the controllers were restored. */
+void irq_line_sync(struct irq_line *line);
+
+#endif

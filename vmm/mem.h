@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guest RAM: one reserved range of host address space, registered with KVM once. What lies behind
+ * the range is decided by mapping (anonymous memory for a booted VM, a private view of an image for
+ * a clone), never by further KVM calls.
+ *
+ * RAM is addressed in three ways: by guest physical address (gpa), by RAM offset (ram_off: the same
+ * without the hole below 4 GiB, contiguous on the host) and by host address (hva). All access to
+ * guest memory goes through this file.
+ */
+#ifndef VMM_MEM_H
+#define VMM_MEM_H
+
+#include "error.h"
+#include <stdatomic.h>
+
+/* RAM skips [3 GiB, 4 GiB) of the guest's physical addresses, where the devices are. */
+#define MEM_HOLE_GPA (3 * GIB)
+#define MEM_HIGH_GPA (4 * GIB)
+#define MEM_REGIONS_MAX 2
+
+struct mem_region {
+    uint64_t gpa;
+    uint64_t bytes;
+    uint64_t ram_off;
+};
+
+/* Makes [ram_off, ram_off + bytes) safe to touch, or fails. See mem_set_presenter. */
+typedef int (*mem_present_fn)(void *data, uint64_t ram_off, uint64_t bytes);
+
+struct mem {
+    uint8_t *base; /* hva of ram_off 0; NULL: not initialised */
+    uint64_t bytes;
+    struct mem_region regions[MEM_REGIONS_MAX];
+    unsigned region_count;
+    _Atomic uint64_t *host_dirty; /* one bit a page: written by this process since last collected */
+    mem_present_fn present;
+    void *present_data;
+};
+
+/* Reserves address space for `bytes` of RAM (a multiple of 1 MiB) and lays out the regions. Nothing
+ * is accessible yet. The range is not inherited across fork. */
+int mem_init(struct mem *mem, uint64_t bytes, struct thaw_error *error);
+void mem_fini(struct mem *mem);
+
+/* Puts fresh zeroed memory behind the whole range, replacing what was there. */
+int mem_map_anonymous(struct mem *mem, struct thaw_error *error);
+
+/* Registers the regions as memslots of the VM, with dirty logging if asked. Must precede irqchip and
+ * vCPU creation: afterwards each costs a grace period of several milliseconds. */
+int mem_register(const struct mem *mem, int vm_fd, bool log_dirty, struct thaw_error *error);
+
+/* The RAM offset of [gpa, gpa + bytes) if it is all RAM of one region; -EFAULT otherwise. */
+int mem_offset(const struct mem *mem, uint64_t gpa, uint64_t bytes, uint64_t *ret_ram_off);
+
+/* True if any byte of [gpa, gpa + bytes) is RAM. */
+bool mem_overlaps_ram(const struct mem *mem, uint64_t gpa, uint64_t bytes);
+
+/* Copies out of or into guest memory. -EFAULT if the range is not RAM, or the presenter's error.
+ * mem_write also marks the pages dirty. A hostile guest may change what was read: copy once,
+ * validate the copy, use the copy. */
+int mem_read(const struct mem *mem, uint64_t gpa, void *dst, uint64_t bytes);
+int mem_write(struct mem *mem, uint64_t gpa, const void *src, uint64_t bytes);
+
+/* A host pointer to [gpa, gpa + bytes), for I/O straight into or out of guest memory. Whoever writes
+ * through it calls mem_mark_dirty *after* the bytes have arrived, so that a concurrent collection
+ * sees either the new bytes or the mark. */
+int mem_hva(const struct mem *mem, uint64_t gpa, uint64_t bytes, void **ret_hva);
+void mem_mark_dirty(struct mem *mem, uint64_t gpa, uint64_t bytes);
+
+/* Host code never touches a page that may fault on a missing source: everything above calls the
+ * presenter first, where there is one. Set while nothing runs. */
+void mem_set_presenter(struct mem *mem, mem_present_fn present, void *data);
+
+#endif
