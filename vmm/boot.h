@@ -15,19 +15,21 @@ struct boot_source {
     const char *cmdline;     /* NULL: empty */
 };
 
-/* Where the boot processor starts. Its page tables, GDT and boot_params are in guest memory then. */
+/* Where the boot processor starts. Its page tables, GDT and boot_params are in guest memory then.
+ */
 struct boot_entry {
     uint64_t rip;
     uint64_t rsi; /* boot_params */
     uint64_t cr3;
     uint64_t gdt_gpa;
-    uint16_t gdt_limit; /* bytes - 1; selector 0x10 is 64-bit code, 0x18 data, as the protocol asks */
+    uint16_t
+        gdt_limit; /* bytes - 1; selector 0x10 is 64-bit code, 0x18 data, as the protocol asks */
 };
 
-/* Reads the files into guest memory and writes boot_params, command line, e820 map, ACPI tables (for
- * vcpu_count processors), page tables and GDT. Every header field is checked against the file's real
- * size and against RAM. Errors: THAW_EIMAGE with what is wrong with which file, -errno from the
- * files, -E2BIG for a command line that is too long. */
+/* Reads the files into guest memory and writes boot_params, command line, e820 map, ACPI tables
+ * (for vcpu_count processors), page tables and GDT. Every header field is checked against the
+ * file's real size and against RAM. Errors: THAW_EIMAGE with what is wrong with which file, -errno
+ * from the files, -E2BIG for a command line that is too long. */
 int boot_load(struct mem *mem, const struct boot_source *source, uint32_t vcpu_count,
     struct boot_entry *ret, struct thaw_error *error);
 

@@ -28,8 +28,8 @@ struct bus {
     size_t count;
 };
 
-/* Claims [base, base + bytes) for a device. -EEXIST, naming both, if it overlaps another. `name` and
- * `ops` must outlive the bus. */
+/* Claims [base, base + bytes) for a device. -EEXIST, naming both, if it overlaps another. `name`
+ * and `ops` must outlive the bus. */
 int bus_add(struct bus *bus, uint64_t base, uint64_t bytes, const struct bus_ops *ops, void *device,
     const char *name, struct thaw_error *error);
 

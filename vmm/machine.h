@@ -7,43 +7,45 @@
 #define VMM_MACHINE_H
 
 /* Port I/O */
-#define MACHINE_MARK_PORT 0xe0         /* test port: 32-bit write, "mark N reached" */
-#define MACHINE_MARK_PORT_COUNT 4
-#define MACHINE_EXIT_PORT 0xf4         /* test port: 32-bit write ends the guest with that status */
-#define MACHINE_EXIT_PORT_COUNT 4
-#define MACHINE_KBD_PORT 0x64          /* keyboard controller, of which only "pulse reset" (0xfe) exists */
-#define MACHINE_COM1_PORT 0x3f8
-#define MACHINE_COM1_PORT_COUNT 8
+#define MACHINE_MARK_PORT          0xe0 /* test port: 32-bit write, "mark N reached" */
+#define MACHINE_MARK_PORT_COUNT    4
+#define MACHINE_EXIT_PORT          0xf4 /* test port: 32-bit write ends the guest with that status */
+#define MACHINE_EXIT_PORT_COUNT    4
+#define MACHINE_KBD_PORT           0x64 /* keyboard controller, of which only "pulse reset" (0xfe) exists */
+#define MACHINE_COM1_PORT          0x3f8
+#define MACHINE_COM1_PORT_COUNT    8
 #define MACHINE_SLEEP_CONTROL_PORT 0x600 /* ACPI 6.4, 4.8.3.7: hardware-reduced sleep registers */
-#define MACHINE_SLEEP_STATUS_PORT 0x601
-#define MACHINE_RESET_PORT 0x602       /* ACPI 6.4, 4.8.3.6 */
-#define MACHINE_RESET_VALUE 0x01
-#define MACHINE_S5_TYPE 5              /* SLP_TYP that powers off */
+#define MACHINE_SLEEP_STATUS_PORT  0x601
+#define MACHINE_RESET_PORT         0x602 /* ACPI 6.4, 4.8.3.6 */
+#define MACHINE_RESET_VALUE        0x01
+#define MACHINE_S5_TYPE            5 /* SLP_TYP that powers off */
 
 /* MMIO, between 3 GiB and 4 GiB */
-#define MACHINE_VIRTIO_GPA 0xd0000000
-#define MACHINE_VIRTIO_STRIDE 0x1000
-#define MACHINE_VIRTIO_SLOTS 16
-#define MACHINE_IOAPIC_GPA 0xfec00000
-#define MACHINE_LAPIC_GPA 0xfee00000
+#define MACHINE_VIRTIO_GPA       0xd0000000
+#define MACHINE_VIRTIO_STRIDE    0x1000
+#define MACHINE_VIRTIO_SLOTS     16
+#define MACHINE_IOAPIC_GPA       0xfec00000
+#define MACHINE_LAPIC_GPA        0xfee00000
 #define MACHINE_IDENTITY_MAP_GPA 0xfffbc000 /* KVM's own, one page; used on some Intel hosts */
-#define MACHINE_TSS_GPA 0xfffbd000          /* KVM's own, three pages; used on some Intel hosts */
+#define MACHINE_TSS_GPA          0xfffbd000 /* KVM's own, three pages; used on some Intel hosts */
 
 /* Interrupt lines: IOAPIC inputs */
-#define MACHINE_PIT_GSI 2 /* ISA interrupt 0 arrives here */
-#define MACHINE_COM1_GSI 4
-#define MACHINE_GED_GSI 5
+#define MACHINE_PIT_GSI    2 /* ISA interrupt 0 arrives here */
+#define MACHINE_COM1_GSI   4
+#define MACHINE_GED_GSI    5
 #define MACHINE_VIRTIO_GSI 8 /* slot i: 8 + i, level, active high */
 
 /* Low memory: what the loader leaves for the guest */
-#define MACHINE_GDT_GPA 0x500
+#define MACHINE_GDT_GPA         0x500
 #define MACHINE_BOOT_PARAMS_GPA 0x7000
 #define MACHINE_PAGE_TABLES_GPA 0x9000 /* PML4, PDPT, then page directories */
-#define MACHINE_CMDLINE_GPA 0x20000
-#define MACHINE_CMDLINE_BYTES 2048
-#define MACHINE_ACPI_GPA 0xe0000 /* RSDP first: within the area that is searched for it */
-#define MACHINE_ACPI_BYTES 0x20000
-#define MACHINE_VMGENID_GPA 0xff000 /* the last page of the ACPI area: generation id at its start */
+#define MACHINE_CMDLINE_GPA     0x20000
+#define MACHINE_CMDLINE_BYTES   2048
+#define MACHINE_ACPI_GPA        0xe0000 /* RSDP first: within the area that is searched for it */
+#define MACHINE_ACPI_BYTES      0x20000
+#define MACHINE_VMGENID_GPA                                                                        \
+    0xff000 /* the last page of the ACPI area: generation id at its start                          \
+             */
 #define MACHINE_KERNEL_GPA 0x100000
 
 #ifndef MACHINE_CONSTANTS_ONLY /* iasl reads no C */

@@ -13,10 +13,11 @@
 
 #include "error.h"
 #include <stdatomic.h>
+#include <thaw/vm.h>
 
 /* RAM skips [3 GiB, 4 GiB) of the guest's physical addresses, where the devices are. */
-#define MEM_HOLE_GPA (3 * GIB)
-#define MEM_HIGH_GPA (4 * GIB)
+#define MEM_HOLE_GPA    (3 * GIB)
+#define MEM_HIGH_GPA    (4 * GIB)
 #define MEM_REGIONS_MAX 2
 
 struct mem_region {
@@ -46,8 +47,8 @@ void mem_fini(struct mem *mem);
 /* Puts fresh zeroed memory behind the whole range, replacing what was there. */
 int mem_map_anonymous(struct mem *mem, struct thaw_error *error);
 
-/* Registers the regions as memslots of the VM, with dirty logging if asked. Must precede irqchip and
- * vCPU creation: afterwards each costs a grace period of several milliseconds. */
+/* Registers the regions as memslots of the VM, with dirty logging if asked. Must precede irqchip
+ * and vCPU creation: afterwards each costs a grace period of several milliseconds. */
 int mem_register(const struct mem *mem, int vm_fd, bool log_dirty, struct thaw_error *error);
 
 /* The RAM offset of [gpa, gpa + bytes) if it is all RAM of one region; -EFAULT otherwise. */
@@ -62,9 +63,9 @@ bool mem_overlaps_ram(const struct mem *mem, uint64_t gpa, uint64_t bytes);
 int mem_read(const struct mem *mem, uint64_t gpa, void *dst, uint64_t bytes);
 int mem_write(struct mem *mem, uint64_t gpa, const void *src, uint64_t bytes);
 
-/* A host pointer to [gpa, gpa + bytes), for I/O straight into or out of guest memory. Whoever writes
- * through it calls mem_mark_dirty *after* the bytes have arrived, so that a concurrent collection
- * sees either the new bytes or the mark. */
+/* A host pointer to [gpa, gpa + bytes), for I/O straight into or out of guest memory. Whoever
+ * writes through it calls mem_mark_dirty *after* the bytes have arrived, so that a concurrent
+ * collection sees either the new bytes or the mark. */
 int mem_hva(const struct mem *mem, uint64_t gpa, uint64_t bytes, void **ret_hva);
 void mem_mark_dirty(struct mem *mem, uint64_t gpa, uint64_t bytes);
 

@@ -11,20 +11,20 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define KIB (1ull << 10)
-#define MIB (1ull << 20)
-#define GIB (1ull << 30)
-#define PAGE_BYTES 4096u
-#define PAGE_SHIFT 12
+#define KIB                             ((uint64_t)1 << 10)
+#define MIB                             ((uint64_t)1 << 20)
+#define GIB                             ((uint64_t)1 << 30)
+#define PAGE_BYTES                      4096u
+#define PAGE_SHIFT                      12
 
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
+#define ARRAY_SIZE(a)                   (sizeof(a) / sizeof((a)[0]))
+#define MIN(a, b)                       ((a) < (b) ? (a) : (b))
+#define MAX(a, b)                       ((a) > (b) ? (a) : (b))
 #define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 /* `align` is a power of two. */
 #define ALIGN_DOWN(x, align) ((x) & ~((uint64_t)(align)-1))
-#define ALIGN_UP(x, align) ALIGN_DOWN((x) + (uint64_t)(align)-1, align)
+#define ALIGN_UP(x, align)   ALIGN_DOWN((x) + (uint64_t)(align)-1, align)
 #define IS_ALIGNED(x, align) (((x) & ((uint64_t)(align)-1)) == 0)
 
 /* True if [start, start + bytes) lies within [0, limit), without overflow. */
@@ -50,10 +50,10 @@ static inline void cleanup_fclose(FILE **file)
         fclose(*file);
 }
 
-#define _cleanup_(fn) __attribute__((cleanup(fn)))
-#define _cleanup_close_ _cleanup_(cleanup_close)
-#define _cleanup_free_ _cleanup_(cleanup_free)
-#define _cleanup_fclose_ _cleanup_(cleanup_fclose)
+#define _cleanup_(fn)       __attribute__((cleanup(fn)))
+#define _cleanup_close_     _cleanup_(cleanup_close)
+#define _cleanup_free_      _cleanup_(cleanup_free)
+#define _cleanup_fclose_    _cleanup_(cleanup_fclose)
 #define _printf_(fmt, args) __attribute__((format(printf, fmt, args)))
 
 /* Hands the value on and disarms the cleanup of the variable that held it. */

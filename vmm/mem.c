@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// Layout of guest RAM, checked access to it, and which pages this process has written. Does not
+// know what an image or a snapshot is.
+
+#include "mem.h"
+#include <inttypes.h>
+#include <linux/kvm.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+static size_t dirty_words(const struct mem *mem)
+{
+    return (size_t)((mem->bytes / PAGE_BYTES + 63) / 64);
+}
+
+int mem_init(struct mem *mem, uint64_t bytes, struct thaw_error *error)
+{
+    if (bytes < THAW_MEM_MIN_BYTES || bytes > THAW_MEM_MAX_BYTES || !IS_ALIGNED(bytes, MIB))
+        return error_set(error, -EINVAL,
+            "%" PRIu64 " bytes of RAM: must be whole MiB from %llu MiB to %llu GiB", bytes,
+            THAW_MEM_MIN_BYTES >> 20, THAW_MEM_MAX_BYTES >> 30);
+
+    *mem = (struct mem){.bytes = bytes};
+    uint64_t low = MIN(bytes, MEM_HOLE_GPA);
+    mem->regions[mem->region_count++] = (struct mem_region){.gpa = 0, .bytes = low, .ram_off = 0};
+    if (bytes > low)
+        mem->regions[mem->region_count++] =
+            (struct mem_region){.gpa = MEM_HIGH_GPA, .bytes = bytes - low, .ram_off = low};
+
+    void *base = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED)
+        return error_errno(error, errno, "reserving %" PRIu64 " MiB of address space", bytes / MIB);
+    mem->base = base;
+    mem->host_dirty = calloc(dirty_words(mem), sizeof(*mem->host_dirty));
+    if (!mem->host_dirty) {
+        mem_fini(mem);
+        return error_errno(error, ENOMEM, "allocating the dirty bitmap");
+    }
+    /* A fork of the embedding program must neither share nor copy a guest's memory. */
+    if (madvise(mem->base, bytes, MADV_DONTFORK) < 0) {
+        int err = errno;
+        mem_fini(mem);
+        return error_errno(error, err, "keeping guest memory out of forked processes");
+    }
+    return 0;
+}
+
+void mem_fini(struct mem *mem)
+{
+    if (mem->base)
+        munmap(mem->base, mem->bytes);
+    free((void *)mem->host_dirty);
+    *mem = (struct mem){0};
+}
+
+int mem_map_anonymous(struct mem *mem, struct thaw_error *error)
+{
+    void *got = mmap(mem->base, mem->bytes, PROT_READ | PROT_WRITE,
+        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    if (got == MAP_FAILED)
+        return error_errno(
+            error, errno, "mapping %" PRIu64 " MiB of guest memory", mem->bytes / MIB);
+    if (madvise(mem->base, mem->bytes, MADV_DONTFORK) < 0)
+        return error_errno(error, errno, "keeping guest memory out of forked processes");
+    return 0;
+}
+
+int mem_register(const struct mem *mem, int vm_fd, bool log_dirty, struct thaw_error *error)
+{
+    for (unsigned i = 0; i < mem->region_count; i++) {
+        struct kvm_userspace_memory_region slot = {
+            .slot = i,
+            .flags = log_dirty ? KVM_MEM_LOG_DIRTY_PAGES : 0,
+            .guest_phys_addr = mem->regions[i].gpa,
+            .memory_size = mem->regions[i].bytes,
+            .userspace_addr = (uintptr_t)mem->base + mem->regions[i].ram_off,
+        };
+        if (ioctl(vm_fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
+            return error_errno(error, errno, "giving KVM %" PRIu64 " MiB of RAM at 0x%" PRIx64,
+                mem->regions[i].bytes / MIB, mem->regions[i].gpa);
+    }
+    return 0;
+}
+
+int mem_offset(const struct mem *mem, uint64_t gpa, uint64_t bytes, uint64_t *ret_ram_off)
+{
+    for (unsigned i = 0; i < mem->region_count; i++) {
+        const struct mem_region *region = &mem->regions[i];
+        if (gpa >= region->gpa && range_fits(gpa - region->gpa, bytes, region->bytes)) {
+            *ret_ram_off = region->ram_off + (gpa - region->gpa);
+            return 0;
+        }
+    }
+    return -EFAULT;
+}
+
+bool mem_overlaps_ram(const struct mem *mem, uint64_t gpa, uint64_t bytes)
+{
+    for (unsigned i = 0; i < mem->region_count; i++) {
+        const struct mem_region *region = &mem->regions[i];
+        if (gpa < region->gpa + region->bytes && (gpa >= region->gpa || bytes > region->gpa - gpa))
+            return true;
+    }
+    return false;
+}
+
+int mem_hva(const struct mem *mem, uint64_t gpa, uint64_t bytes, void **ret_hva)
+{
+    uint64_t ram_off;
+    int r = mem_offset(mem, gpa, bytes, &ram_off);
+    if (r < 0)
+        return r;
+    if (mem->present) {
+        r = mem->present(mem->present_data, ram_off, bytes);
+        if (r < 0)
+            return r;
+    }
+    *ret_hva = mem->base + ram_off;
+    return 0;
+}
+
+int mem_read(const struct mem *mem, uint64_t gpa, void *dst, uint64_t bytes)
+{
+    void *hva;
+    int r = mem_hva(mem, gpa, bytes, &hva);
+    if (r == 0)
+        memcpy(dst, hva, bytes);
+    return r;
+}
+
+int mem_write(struct mem *mem, uint64_t gpa, const void *src, uint64_t bytes)
+{
+    void *hva;
+    int r = mem_hva(mem, gpa, bytes, &hva);
+    if (r < 0)
+        return r;
+    memcpy(hva, src, bytes);
+    mem_mark_dirty(mem, gpa, bytes);
+    return 0;
+}
+
+void mem_mark_dirty(struct mem *mem, uint64_t gpa, uint64_t bytes)
+{
+    uint64_t ram_off;
+    if (bytes == 0 || mem_offset(mem, gpa, bytes, &ram_off) < 0)
+        return;
+    uint64_t last = (ram_off + bytes - 1) >> PAGE_SHIFT;
+    for (uint64_t page = ram_off >> PAGE_SHIFT; page <= last; page++) {
+        /* Always the full barrier, even where the bit is set already: the collector clears the bit
+         * and then copies the page, and must not do both before our bytes are visible. */
+        atomic_fetch_or(&mem->host_dirty[page / 64], (uint64_t)1 << (page % 64));
+    }
+}
+
+void mem_set_presenter(struct mem *mem, mem_present_fn present, void *data)
+{
+    mem->present = present;
+    mem->present_data = data;
+}
