@@ -51,7 +51,6 @@
 #ifndef MACHINE_CONSTANTS_ONLY /* iasl reads no C */
 
 #include "bus.h"
-#include "io.h"
 #include "irq.h"
 #include "mem.h"
 

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+// CPUID and the first registers of a fresh guest. State of a running vCPU is handled elsewhere.
+
+#include "cpu_x86.h"
+#include "machine.h"
+#include <asm/kvm_para.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+/* Leaves and bits: AMD64 Architecture Programmer's Manual, volume 3, appendix E; Intel SDM volume
+ * 2, CPUID; KVM's own: Linux Documentation/virt/kvm/x86/cpuid.rst. */
+#define LEAF_FEATURES           0x1u
+#define LEAF_CACHES             0x4u
+#define LEAF_PERFMON            0xau
+#define LEAF_TOPOLOGY           0xbu
+#define LEAF_TOPOLOGY_V2        0x1fu
+#define LEAF_KVM_FEATURES       0x40000001u
+#define LEAF_AMD_FEATURES       0x80000001u
+#define LEAF_AMD_SIZES          0x80000008u
+#define LEAF_AMD_CACHES         0x8000001du
+#define LEAF_AMD_TOPOLOGY       0x8000001eu
+#define LEAF_AMD_PERFMON        0x80000022u
+#define FEATURES_ECX_VMX        (1u << 5)
+#define FEATURES_ECX_DEADLINE   (1u << 24)
+#define FEATURES_ECX_HYPERVISOR (1u << 31)
+#define FEATURES_EDX_HTT        (1u << 28)
+#define KVM_ASYNC_PF_BITS                                                                          \
+    (1u << KVM_FEATURE_ASYNC_PF | 1u << KVM_FEATURE_ASYNC_PF_VMEXIT |                              \
+        1u << KVM_FEATURE_ASYNC_PF_INT)
+#define AMD_ECX_SVM          (1u << 2)
+#define AMD_ECX_PERFCTR      (1u << 23 | 1u << 24 | 1u << 28)
+#define TOPOLOGY_TYPE_SMT    1u
+#define TOPOLOGY_TYPE_CORE   2u
+
+#define MSR_MTRR_DEF_TYPE    0x2ffu
+#define MTRR_ENABLED_WB      (1u << 11 | 6u)
+#define CR0_PE_ET_NE_PG      (1u << 0 | 1u << 4 | 1u << 5 | 1u << 31)
+#define CR4_PAE              (1u << 5)
+#define EFER_LME_LMA         (1u << 8 | 1u << 10)
+#define APIC_LVT_LINT0       0x350
+#define APIC_LVT_LINT1       0x360
+#define APIC_DELIVERY_NMI    (4u << 8)
+#define APIC_DELIVERY_EXTINT (7u << 8)
+
+/* Applies to every entry of the template: what no guest of ours may see. */
+static void mask_entry(struct kvm_cpuid_entry2 *entry, bool tsc_deadline)
+{
+    switch (entry->function) {
+    case LEAF_FEATURES:
+        entry->ecx &= ~FEATURES_ECX_VMX;
+        entry->ecx |= FEATURES_ECX_HYPERVISOR;
+        if (tsc_deadline)
+            entry->ecx |= FEATURES_ECX_DEADLINE;
+        break;
+    case LEAF_PERFMON:
+    case LEAF_AMD_PERFMON:
+        /* Counters do not survive a snapshot in any meaningful way. */
+        entry->eax = entry->ebx = entry->ecx = entry->edx = 0;
+        break;
+    case LEAF_KVM_FEATURES:
+        entry->eax &= ~KVM_ASYNC_PF_BITS;
+        break;
+    case LEAF_AMD_FEATURES:
+        entry->ecx &= ~(AMD_ECX_SVM | AMD_ECX_PERFCTR);
+        break;
+    }
+}
+
+int cpu_x86_template(const struct kvm *kvm, struct cpu_x86_cpuid *ret, struct thaw_error *error)
+{
+    struct cpu_x86_cpuid found = {.head.nent = CPU_X86_CPUID_MAX};
+    if (ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, &found) < 0)
+        return error_errno(error, errno, "asking KVM which processor features guests can have");
+    bool tsc_deadline = kvm_check(kvm, KVM_CAP_TSC_DEADLINE_TIMER) != 0;
+    for (uint32_t i = 0; i < found.head.nent; i++)
+        mask_entry(&found.entries[i], tsc_deadline);
+    *ret = found;
+    return 0;
+}
+
+static void drop_leaf(struct cpu_x86_cpuid *cpuid, uint32_t leaf)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < cpuid->head.nent; i++)
+        if (cpuid->entries[i].function != leaf)
+            cpuid->entries[kept++] = cpuid->entries[i];
+    cpuid->head.nent = kept;
+}
+
+static void add_topology(
+    struct cpu_x86_cpuid *cpuid, uint32_t leaf, uint32_t index, uint32_t count, uint32_t core_bits)
+{
+    const struct kvm_cpuid_entry2 levels[] = {
+        {.index = 0, .eax = 0, .ebx = 1, .ecx = 0 | TOPOLOGY_TYPE_SMT << 8},
+        {.index = 1, .eax = core_bits, .ebx = count, .ecx = 1 | TOPOLOGY_TYPE_CORE << 8},
+        {.index = 2, .eax = 0, .ebx = 0, .ecx = 2},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(levels) && cpuid->head.nent < CPU_X86_CPUID_MAX; i++) {
+        struct kvm_cpuid_entry2 *entry = &cpuid->entries[cpuid->head.nent++];
+        *entry = levels[i];
+        entry->function = leaf;
+        entry->flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+        entry->edx = index;
+    }
+}
+
+static void set_bits(uint32_t *reg, unsigned shift, unsigned width, uint32_t value)
+{
+    uint32_t mask = ((1u << width) - 1) << shift;
+    *reg = (*reg & ~mask) | (value << shift & mask);
+}
+
+/* The leaves that describe neighbours without naming a level. Caches are private to a core. */
+static void set_neighbours(
+    struct kvm_cpuid_entry2 *entry, uint32_t index, uint32_t count, uint32_t core_bits)
+{
+    switch (entry->function) {
+    case LEAF_FEATURES:
+        set_bits(&entry->ebx, 24, 8, index);
+        set_bits(&entry->ebx, 16, 8, 1u << core_bits);
+        entry->edx = count > 1 ? entry->edx | FEATURES_EDX_HTT : entry->edx & ~FEATURES_EDX_HTT;
+        break;
+    case LEAF_CACHES:
+        set_bits(&entry->eax, 26, 6, (1u << core_bits) - 1);
+        set_bits(&entry->eax, 14, 12, 0);
+        break;
+    case LEAF_AMD_SIZES:
+        set_bits(&entry->ecx, 0, 8, count - 1);
+        set_bits(&entry->ecx, 12, 4, core_bits);
+        break;
+    case LEAF_AMD_CACHES:
+        set_bits(&entry->eax, 14, 12, 0);
+        break;
+    case LEAF_AMD_TOPOLOGY:
+        entry->eax = index;
+        entry->ebx = index & 0xff; /* core id; one thread per core */
+        entry->ecx = 0;            /* one node */
+        break;
+    }
+}
+
+void cpu_x86_specialise(struct cpu_x86_cpuid *cpuid, uint32_t index, uint32_t count)
+{
+    uint32_t core_bits = 0;
+    while ((1u << core_bits) < count)
+        core_bits++;
+
+    drop_leaf(cpuid, LEAF_TOPOLOGY_V2);
+    drop_leaf(cpuid, LEAF_TOPOLOGY);
+    for (uint32_t i = 0; i < cpuid->head.nent; i++)
+        set_neighbours(&cpuid->entries[i], index, count, core_bits);
+    add_topology(cpuid, LEAF_TOPOLOGY, index, count, core_bits);
+}
+
+static int set_segments(int vcpu_fd, const struct boot_entry *entry, struct thaw_error *error)
+{
+    struct kvm_sregs sregs;
+    if (ioctl(vcpu_fd, KVM_GET_SREGS, &sregs) < 0)
+        return error_errno(error, errno, "reading a new vCPU's system registers");
+
+    /* boot.rst, 64-bit Boot Protocol: __BOOT_CS 0x10 and __BOOT_DS 0x18, flat, CS 64-bit. */
+    struct kvm_segment code = {
+        .limit = 0xffffffff, .selector = 0x10, .type = 0xb, .present = 1, .s = 1, .l = 1, .g = 1};
+    struct kvm_segment data = {
+        .limit = 0xffffffff, .selector = 0x18, .type = 0x3, .present = 1, .s = 1, .db = 1, .g = 1};
+    sregs.cs = code;
+    sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
+    sregs.gdt.base = entry->gdt_gpa;
+    sregs.gdt.limit = entry->gdt_limit;
+    sregs.idt.base = 0;
+    sregs.idt.limit = 0;
+    sregs.cr3 = entry->cr3;
+    sregs.cr4 = CR4_PAE;
+    sregs.cr0 = CR0_PE_ET_NE_PG;
+    sregs.efer = EFER_LME_LMA;
+    if (ioctl(vcpu_fd, KVM_SET_SREGS, &sregs) < 0)
+        return error_errno(error, errno, "putting the boot vCPU into long mode");
+    return 0;
+}
+
+/* As firmware leaves them: the PIC reaches this processor through LINT0, NMI is LINT1. */
+static int set_lapic_pins(int vcpu_fd, struct thaw_error *error)
+{
+    struct kvm_lapic_state lapic;
+    if (ioctl(vcpu_fd, KVM_GET_LAPIC, &lapic) < 0)
+        return error_errno(error, errno, "reading the boot vCPU's local APIC");
+    const uint32_t lint0 = APIC_DELIVERY_EXTINT, lint1 = APIC_DELIVERY_NMI;
+    memcpy(&lapic.regs[APIC_LVT_LINT0], &lint0, sizeof(lint0));
+    memcpy(&lapic.regs[APIC_LVT_LINT1], &lint1, sizeof(lint1));
+    if (ioctl(vcpu_fd, KVM_SET_LAPIC, &lapic) < 0)
+        return error_errno(error, errno, "setting the boot vCPU's local APIC");
+    return 0;
+}
+
+/* Memory is write-back unless said otherwise, as firmware leaves it. */
+static int set_memory_type(int vcpu_fd, struct thaw_error *error)
+{
+    struct {
+        struct kvm_msrs head;
+        struct kvm_msr_entry entry;
+    } msrs = {.head.nmsrs = 1, .entry = {.index = MSR_MTRR_DEF_TYPE, .data = MTRR_ENABLED_WB}};
+    if (ioctl(vcpu_fd, KVM_SET_MSRS, &msrs) != 1)
+        return error_set(error, THAW_EHOST, "KVM does not let the memory type be set");
+    return 0;
+}
+
+int cpu_x86_set_boot_state(int vcpu_fd, const struct boot_entry *entry, struct thaw_error *error)
+{
+    int r = set_segments(vcpu_fd, entry, error);
+    if (r == 0)
+        r = set_lapic_pins(vcpu_fd, error);
+    if (r == 0)
+        r = set_memory_type(vcpu_fd, error);
+    if (r < 0)
+        return r;
+    struct kvm_regs regs = {.rip = entry->rip, .rsi = entry->rsi, .rflags = 2};
+    if (ioctl(vcpu_fd, KVM_SET_REGS, &regs) < 0)
+        return error_errno(error, errno, "setting the boot vCPU's registers");
+    return 0;
+}

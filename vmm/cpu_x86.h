@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What processors the guest sees, and how the first of them starts. */
+#ifndef VMM_CPU_X86_H
+#define VMM_CPU_X86_H
+
+#include "boot.h"
+#include "kvm.h"
+#include <linux/kvm.h>
+
+#define CPU_X86_CPUID_MAX 256
+
+/* CPUID entries of one vCPU, in the form that KVM_SET_CPUID2 takes. */
+struct cpu_x86_cpuid {
+    struct kvm_cpuid2 head;
+    struct kvm_cpuid_entry2 entries[CPU_X86_CPUID_MAX];
+};
+
+/* What the host supports, made into a template: no asynchronous page faults (a fault outstanding at
+ * a snapshot would never be answered), TSC deadline timer where KVM has it. */
+int cpu_x86_template(const struct kvm *kvm, struct cpu_x86_cpuid *ret, struct thaw_error *error);
+
+/* Turns a copy of the template into what vCPU `index` of `count` sees: APIC id and topology (one
+ * socket, one thread per core). */
+void cpu_x86_specialise(struct cpu_x86_cpuid *cpuid, uint32_t index, uint32_t count);
+
+/* Puts the boot processor at the kernel's entry: long mode, flat segments, interrupts off. */
+int cpu_x86_set_boot_state(int vcpu_fd, const struct boot_entry *entry, struct thaw_error *error);
+
+#endif

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the embedding program lends to the library. Holds no VM.
+
+#include "env.h"
+#include "options.h"
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+#include <thaw/version.h>
+
+#define TEXT(x)  TEXT_(x)
+#define TEXT_(x) #x
+
+const char *thaw_version(void)
+{
+    return TEXT(THAW_VERSION_MAJOR) "." TEXT(THAW_VERSION_MINOR) "." TEXT(THAW_VERSION_PATCH);
+}
+
+static int check_kick_signal(int kick_signal, struct thaw_error *error)
+{
+    struct sigaction action;
+    if (sigaction(kick_signal, NULL, &action) < 0)
+        return error_errno(error, errno, "kick_signal %d", kick_signal);
+    if (action.sa_handler == SIG_IGN)
+        return error_set(error, -EINVAL, "kick_signal %d is ignored by this process", kick_signal);
+    return 0;
+}
+
+int thaw_env_new(const struct thaw_env_options *options, thaw_env **ret, struct thaw_error *error)
+{
+    struct thaw_env_options opt = {0};
+    int r = options_read(&opt, sizeof(opt), options, "struct thaw_env_options", error);
+    if (r < 0)
+        return r;
+    int kick_signal = opt.kick_signal ? opt.kick_signal : SIGRTMIN + 4;
+    r = check_kick_signal(kick_signal, error);
+    if (r < 0)
+        return r;
+
+    struct thaw_env *env = calloc(1, sizeof(*env));
+    if (!env)
+        return error_errno(error, ENOMEM, "allocating an environment");
+    atomic_init(&env->references, 1);
+    env->kvm.fd = -1;
+    env->log = opt.log;
+    env->log_data = opt.log_data;
+    env->kick_signal = kick_signal;
+    env->overlay_dir = strdup(opt.overlay_dir ? opt.overlay_dir : "/var/tmp");
+    r = env->overlay_dir ? kvm_open(&env->kvm, opt.kvm_fd, error)
+                         : error_errno(error, ENOMEM, "allocating an environment");
+    if (r < 0) {
+        env_unref(env);
+        return r;
+    }
+    *ret = env;
+    return 0;
+}
+
+void thaw_env_free(thaw_env *env)
+{
+    env_unref(env);
+}
+
+struct thaw_env *env_ref(struct thaw_env *env)
+{
+    atomic_fetch_add(&env->references, 1);
+    return env;
+}
+
+void env_unref(struct thaw_env *env)
+{
+    if (!env || atomic_fetch_sub(&env->references, 1) > 1)
+        return;
+    kvm_close(&env->kvm);
+    free(env->overlay_dir);
+    free(env);
+}
+
+void env_log(const struct thaw_env *env, enum thaw_log_level level, const char *format, ...)
+{
+    if (!env->log)
+        return;
+    char line[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof(line), format, args);
+    va_end(args);
+    env->log(env->log_data, level, line);
+}

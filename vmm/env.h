@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside of thaw_env. */
+#ifndef VMM_ENV_H
+#define VMM_ENV_H
+
+#include "kvm.h"
+#include <stdatomic.h>
+#include <thaw/env.h>
+
+struct thaw_env {
+    atomic_uint references; /* the caller's and one per VM */
+    struct kvm kvm;
+    thaw_log_fn log;
+    void *log_data;
+    char *overlay_dir;
+    int kick_signal;
+};
+
+struct thaw_env *env_ref(struct thaw_env *env);
+void env_unref(struct thaw_env *env);
+
+void env_log(const struct thaw_env *env, enum thaw_log_level level, const char *format, ...)
+    _printf_(3, 4);
+
+#endif

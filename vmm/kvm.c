@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// The device node and the table of capabilities. What is done with a VM is elsewhere.
+
+#include "kvm.h"
+#include "machine.h"
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+const struct kvm_cap kvm_caps[] = {
+    {KVM_CAP_USER_MEMORY, "kvm-user-memory", true, "guest RAM in this process's memory"},
+    {KVM_CAP_SYNC_MMU, "kvm-sync-mmu", true, "what lies behind guest RAM can be exchanged"},
+    {KVM_CAP_IRQCHIP, "kvm-irqchip", true, "interrupt controllers in the kernel"},
+    {KVM_CAP_PIT2, "kvm-pit2", true, "interval timer in the kernel"},
+    {KVM_CAP_PIT_STATE2, "kvm-pit-state2", true, "the timer's state can be saved"},
+    {KVM_CAP_EXT_CPUID, "kvm-cpuid", true, "what processors guests see"},
+    {KVM_CAP_MP_STATE, "kvm-mp-state", true, "which processors wait to be started"},
+    {KVM_CAP_IMMEDIATE_EXIT, "kvm-immediate-exit", true, "vCPUs can be stopped without a race"},
+    {KVM_CAP_VCPU_EVENTS, "kvm-vcpu-events", true, "pending exceptions and interrupts are saved"},
+    {KVM_CAP_DEBUGREGS, "kvm-debugregs", true, "debug registers are saved"},
+    {KVM_CAP_XSAVE, "kvm-xsave", true, "floating point and vector state is saved"},
+    {KVM_CAP_XCRS, "kvm-xcrs", true, "extended control registers are saved"},
+    {KVM_CAP_ADJUST_CLOCK, "kvm-clock", true, "the guest's clock is saved"},
+    {KVM_CAP_GET_TSC_KHZ, "kvm-tsc-khz", true, "the guest's TSC frequency is known"},
+    {KVM_CAP_XSAVE2, "kvm-xsave2", false, "without it, AMX tile state cannot be saved"},
+    {KVM_CAP_TSC_CONTROL, "kvm-tsc-scaling", false,
+        "without it, snapshots restore only where the TSC frequency is the same"},
+    {KVM_CAP_TSC_DEADLINE_TIMER, "kvm-tsc-deadline", false,
+        "without it, guests calibrate their APIC timer at boot"},
+    {KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, "kvm-manual-dirty-log", false,
+        "without it, live snapshots pause guests with much memory for longer"},
+};
+const size_t kvm_cap_count = ARRAY_SIZE(kvm_caps);
+
+int kvm_check(const struct kvm *kvm, int capability)
+{
+    int r = ioctl(kvm->fd, KVM_CHECK_EXTENSION, (unsigned long)capability);
+    return r > 0 ? r : 0;
+}
+
+static int open_node(int fd, struct thaw_error *error)
+{
+    if (fd > 0) {
+        int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        return copy >= 0 ? copy : error_errno(error, errno, "duplicating the KVM descriptor");
+    }
+    int opened = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    if (opened >= 0)
+        return opened;
+    if (errno == ENOENT)
+        return error_set(error, THAW_EHOST,
+            "/dev/kvm does not exist: this machine has no KVM, or its kvm module is not loaded");
+    if (errno == EACCES || errno == EPERM)
+        return error_set(error, THAW_EHOST,
+            "/dev/kvm may not be opened: run as root or join the group that owns it");
+    return error_errno(error, errno, "opening /dev/kvm");
+}
+
+/* Appends the names of all missing required capabilities to list. */
+static void list_missing(const struct kvm *kvm, char *list, size_t bytes)
+{
+    list[0] = '\0';
+    for (size_t i = 0; i < kvm_cap_count; i++) {
+        if (!kvm_caps[i].required || kvm_check(kvm, kvm_caps[i].number))
+            continue;
+        size_t used = strlen(list);
+        snprintf(list + used, bytes - used, "%s%s (%s)", used ? ", " : "", kvm_caps[i].name,
+            kvm_caps[i].effect);
+    }
+}
+
+int kvm_open(struct kvm *kvm, int fd, struct thaw_error *error)
+{
+    _cleanup_close_ int node = open_node(fd, error);
+    if (node < 0)
+        return node;
+
+    int version = ioctl(node, KVM_GET_API_VERSION, 0);
+    if (version != KVM_API_VERSION)
+        return error_set(error, THAW_EHOST, "not a KVM device of API version %d (it answers %d)",
+            KVM_API_VERSION, version);
+    int run_bytes = ioctl(node, KVM_GET_VCPU_MMAP_SIZE, 0);
+    if (run_bytes < (int)sizeof(struct kvm_run))
+        return error_set(error, THAW_EHOST, "KVM shares %d bytes per vCPU, too few", run_bytes);
+
+    struct kvm found = {.fd = node, .run_bytes = (size_t)run_bytes};
+    char missing[THAW_ERROR_MESSAGE_BYTES - 64];
+    list_missing(&found, missing, sizeof(missing));
+    if (missing[0])
+        return error_set(error, THAW_EHOST, "this host's KVM lacks: %s", missing);
+
+    int vcpus = kvm_check(&found, KVM_CAP_MAX_VCPUS);
+    found.vcpus_max = vcpus > 0 ? (uint32_t)vcpus : 4; /* 4: api.rst, KVM_CAP_NR_VCPUS */
+    take_fd(&node);
+    *kvm = found;
+    return 0;
+}
+
+void kvm_close(struct kvm *kvm)
+{
+    if (kvm->fd >= 0)
+        close(kvm->fd);
+    kvm->fd = -1;
+}
+
+int kvm_create_vm(const struct kvm *kvm, int *ret_fd, struct thaw_error *error)
+{
+    /* A signal that arrives in the middle makes it fail with EINTR; nothing was made then. */
+    int fd;
+    do
+        fd = ioctl(kvm->fd, KVM_CREATE_VM, 0);
+    while (fd < 0 && errno == EINTR);
+    if (fd < 0)
+        return error_errno(error, errno, "creating a VM");
+    _cleanup_close_ int vm_fd = fd;
+
+    /* Intel hosts without unrestricted guest need four pages of guest address space of their own.
+     */
+    uint64_t identity = MACHINE_IDENTITY_MAP_GPA;
+    if (kvm_check(kvm, KVM_CAP_SET_IDENTITY_MAP_ADDR) &&
+        ioctl(vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity) < 0)
+        return error_errno(error, errno, "placing KVM's identity map");
+    if (kvm_check(kvm, KVM_CAP_SET_TSS_ADDR) &&
+        ioctl(vm_fd, KVM_SET_TSS_ADDR, (unsigned long)MACHINE_TSS_GPA) < 0)
+        return error_errno(error, errno, "placing KVM's task state segment");
+    *ret_fd = take_fd(&vm_fd);
+    return 0;
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The kernel's side: the device node, what it can do, and a VM file descriptor from it. */
+#ifndef VMM_KVM_H
+#define VMM_KVM_H
+
+#include "error.h"
+
+struct kvm {
+    int fd;
+    size_t run_bytes; /* size of the shared struct kvm_run mapping of a vCPU */
+    uint32_t vcpus_max;
+};
+
+/* One capability that is asked for by number. */
+struct kvm_cap {
+    int number;
+    const char *name;   /* as in `thaw doctor` */
+    bool required;      /* no VM without it */
+    const char *effect; /* what it is for, or what its absence costs */
+};
+
+extern const struct kvm_cap kvm_caps[];
+extern const size_t kvm_cap_count;
+
+/* Opens /dev/kvm, or duplicates fd if that is above 0, and checks API version and required
+ * capabilities. THAW_EHOST lists everything that is missing. */
+int kvm_open(struct kvm *kvm, int fd, struct thaw_error *error);
+void kvm_close(struct kvm *kvm);
+
+/* KVM_CHECK_EXTENSION; 0 if absent or unknown to the kernel. */
+int kvm_check(const struct kvm *kvm, int capability);
+
+/* A new VM without memory, controllers or vCPUs. *ret_fd is close-on-exec. */
+int kvm_create_vm(const struct kvm *kvm, int *ret_fd, struct thaw_error *error);
+
+#endif
