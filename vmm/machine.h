@@ -51,8 +51,42 @@
 #ifndef MACHINE_CONSTANTS_ONLY /* iasl reads no C */
 
 #include "bus.h"
+#include "dev_power.h"
+#include "dev_serial.h"
 #include "irq.h"
 #include "mem.h"
+#include <thaw/vm.h>
+
+/* What the devices are connected to on the host's side. Plain pointers, borrowed. */
+struct machine_config {
+    thaw_console_fn console; /* may be NULL */
+    void *console_data;
+    const struct power_ops *power_ops;
+    void *power_data;
+};
+
+/* All devices of one VM, and the buses through which vCPUs reach them. */
+struct machine {
+    struct bus pio, mmio;
+    struct serial serial;
+    struct power power;
+    struct irq_line ged_irq;
+};
+
+/* Makes the devices; they use *mem and the interrupt controllers of vm_fd. *machine does not move
+ * afterwards. */
+int machine_init(struct machine *machine, int vm_fd, struct mem *mem,
+    const struct machine_config *config, struct thaw_error *error);
+
+/* Frees the devices, after a machine_pause. Zeroes are allowed. */
+void machine_fini(struct machine *machine);
+
+/* Stops all work that devices do by themselves, and returns when none is in flight. While no vCPU
+ * runs, guest memory does not change after that. */
+void machine_pause(struct machine *machine);
+
+/* Lets devices work again; each looks for requests that came while it was paused. */
+void machine_resume(struct machine *machine);
 
 #endif
 #endif

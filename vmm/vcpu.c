@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+// The thread of a vCPU: running, being stopped, and what an exit means. Saves and sets no state.
+
+#include "vcpu.h"
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#ifndef KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES
+#define KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES (1ULL << 0)
+#endif
+
+static void end(struct vcpu *vcpu, enum thaw_vm_state state, enum thaw_vm_reason reason,
+    const char *format, ...) _printf_(4, 5);
+
+static void end(struct vcpu *vcpu, enum thaw_vm_state state, enum thaw_vm_reason reason,
+    const char *format, ...)
+{
+    char detail[THAW_VM_DETAIL_BYTES];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(detail, sizeof(detail), format, args);
+    va_end(args);
+    vcpu->ops->ended(vcpu->ops_data, state, reason, detail);
+}
+
+static uint64_t guest_rip(const struct vcpu *vcpu)
+{
+    struct kvm_regs regs;
+    return ioctl(vcpu->fd, KVM_GET_REGS, &regs) < 0 ? 0 : regs.rip;
+}
+
+static void exit_internal_error(struct vcpu *vcpu)
+{
+    const struct kvm_run *run = vcpu->run;
+    if (run->internal.suberror != KVM_INTERNAL_ERROR_EMULATION) {
+        end(vcpu, THAW_VM_FAILED, THAW_REASON_KVM,
+            "vCPU %u: KVM internal error %u at rip 0x%" PRIx64, vcpu->index, run->internal.suberror,
+            guest_rip(vcpu));
+        return;
+    }
+    char bytes[3 * sizeof(run->emulation_failure.insn_bytes) + 1] = "";
+    if (run->emulation_failure.ndata >= 3 &&
+        (run->emulation_failure.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES)) {
+        size_t count =
+            MIN(run->emulation_failure.insn_size, sizeof(run->emulation_failure.insn_bytes));
+        for (size_t i = 0; i < count; i++)
+            snprintf(bytes + 3 * i, 4, " %02x", run->emulation_failure.insn_bytes[i]);
+    }
+    end(vcpu, THAW_VM_FAILED, THAW_REASON_EMULATION,
+        "vCPU %u: KVM cannot emulate the instruction at rip 0x%" PRIx64 "%s%s", vcpu->index,
+        guest_rip(vcpu), bytes[0] ? ", bytes" : "", bytes);
+}
+
+static void exit_system_event(struct vcpu *vcpu)
+{
+    switch (vcpu->run->system_event.type) {
+    case KVM_SYSTEM_EVENT_SHUTDOWN:
+        end(vcpu, THAW_VM_STOPPED, THAW_REASON_POWEROFF, "the guest powered off");
+        break;
+    case KVM_SYSTEM_EVENT_RESET:
+        end(vcpu, THAW_VM_STOPPED, THAW_REASON_RESET, "the guest asked for a reset");
+        break;
+    default:
+        end(vcpu, THAW_VM_FAILED, THAW_REASON_KVM, "vCPU %u: KVM system event %u", vcpu->index,
+            vcpu->run->system_event.type);
+    }
+}
+
+static void exit_io(struct vcpu *vcpu)
+{
+    const struct kvm_run *run = vcpu->run;
+    uint8_t *bytes = (uint8_t *)vcpu->run + run->io.data_offset;
+    for (uint32_t i = 0; i < run->io.count; i++)
+        vcpu->ops->pio(vcpu->ops_data, run->io.port, run->io.direction == KVM_EXIT_IO_OUT,
+            bytes + (size_t)i * run->io.size, run->io.size);
+    vcpu->completion_pending = true;
+}
+
+static void exit_mmio(struct vcpu *vcpu)
+{
+    struct kvm_run *run = vcpu->run;
+    vcpu->ops->mmio(vcpu->ops_data, run->mmio.phys_addr, run->mmio.is_write, run->mmio.data,
+        MIN(run->mmio.len, (uint32_t)sizeof(run->mmio.data)));
+    vcpu->completion_pending = true;
+}
+
+static void handle_exit(struct vcpu *vcpu)
+{
+    const struct kvm_run *run = vcpu->run;
+    switch (run->exit_reason) {
+    case KVM_EXIT_IO:
+        exit_io(vcpu);
+        break;
+    case KVM_EXIT_MMIO:
+        exit_mmio(vcpu);
+        break;
+    case KVM_EXIT_HLT:
+    case KVM_EXIT_INTR:
+    case KVM_EXIT_IRQ_WINDOW_OPEN:
+        break;
+    case KVM_EXIT_SHUTDOWN:
+        end(vcpu, THAW_VM_FAILED, THAW_REASON_TRIPLE_FAULT,
+            "vCPU %u: triple fault at rip 0x%" PRIx64, vcpu->index, guest_rip(vcpu));
+        break;
+    case KVM_EXIT_SYSTEM_EVENT:
+        exit_system_event(vcpu);
+        break;
+    case KVM_EXIT_INTERNAL_ERROR:
+        exit_internal_error(vcpu);
+        break;
+    case KVM_EXIT_FAIL_ENTRY:
+        end(vcpu, THAW_VM_FAILED, THAW_REASON_KVM,
+            "vCPU %u: the processor refused to enter the guest, hardware reason 0x%llx",
+            vcpu->index, (unsigned long long)run->fail_entry.hardware_entry_failure_reason);
+        break;
+    default:
+        end(vcpu, THAW_VM_FAILED, THAW_REASON_KVM,
+            "vCPU %u: unexpected KVM exit %u at rip 0x%" PRIx64, vcpu->index, run->exit_reason,
+            guest_rip(vcpu));
+    }
+}
+
+static void set_immediate_exit(struct vcpu *vcpu, uint8_t value)
+{
+    __atomic_store_n(&vcpu->run->immediate_exit, value, __ATOMIC_SEQ_CST);
+}
+
+/* Enters the guest once. False if the vCPU was kicked instead of making an exit of its own. */
+static bool enter(struct vcpu *vcpu)
+{
+    vcpu->completion_pending = false;
+    int r = ioctl(vcpu->fd, KVM_RUN, 0);
+    atomic_fetch_add_explicit(&vcpu->exits, 1, memory_order_relaxed);
+    if (r == 0) {
+        handle_exit(vcpu);
+        return true;
+    }
+    if (errno == EINTR || errno == EAGAIN)
+        return false;
+    int err = errno;
+    end(vcpu, THAW_VM_FAILED, err == EFAULT ? THAW_REASON_MEMORY : THAW_REASON_KVM,
+        "vCPU %u: KVM_RUN at rip 0x%" PRIx64 ": %s", vcpu->index, guest_rip(vcpu),
+        thaw_strerror(-err));
+    return false;
+}
+
+/* An I/O exit leaves its instruction half done, in a way that depends on the backend; entering once
+ * more with immediate_exit finishes it without running the next one. One instruction may take
+ * several exits. */
+static void complete_io(struct vcpu *vcpu)
+{
+    while (vcpu->completion_pending) {
+        set_immediate_exit(vcpu, 1);
+        enter(vcpu);
+    }
+}
+
+static void take_kick(struct vcpu *vcpu)
+{
+    sigset_t kick;
+    sigemptyset(&kick);
+    sigaddset(&kick, vcpu->kick_signal);
+    while (sigtimedwait(&kick, NULL, &(struct timespec){0}) > 0)
+        ;
+}
+
+static enum vcpu_order current_order(struct vcpu *vcpu)
+{
+    pthread_mutex_lock(&vcpu->lock);
+    enum vcpu_order order = vcpu->order;
+    pthread_mutex_unlock(&vcpu->lock);
+    return order;
+}
+
+/* Runs guest code until the order is another. */
+static void run_guest(struct vcpu *vcpu)
+{
+    for (;;) {
+        /* Whoever gives an order changes it before setting immediate_exit, so clearing the flag
+         * first and looking at the order after that misses none. */
+        set_immediate_exit(vcpu, 0);
+        if (current_order(vcpu) != VCPU_RUN)
+            break;
+        if (!enter(vcpu))
+            take_kick(vcpu);
+    }
+    complete_io(vcpu);
+    take_kick(vcpu);
+}
+
+static enum vcpu_order wait_for_order(struct vcpu *vcpu)
+{
+    pthread_mutex_lock(&vcpu->lock);
+    vcpu->parked = true;
+    pthread_mutex_unlock(&vcpu->lock);
+    vcpu->ops->parked(vcpu->ops_data);
+
+    pthread_mutex_lock(&vcpu->lock);
+    while (vcpu->order == VCPU_PARK)
+        pthread_cond_wait(&vcpu->order_changed, &vcpu->lock);
+    enum vcpu_order order = vcpu->order;
+    vcpu->parked = order == VCPU_QUIT;
+    pthread_mutex_unlock(&vcpu->lock);
+    return order;
+}
+
+static void *vcpu_thread(void *arg)
+{
+    struct vcpu *vcpu = arg;
+    while (wait_for_order(vcpu) == VCPU_RUN)
+        run_guest(vcpu);
+    return NULL;
+}
+
+/* KVM unblocks the kick signal, and that one only, while the guest runs. */
+static int set_run_signals(struct vcpu *vcpu, struct thaw_error *error)
+{
+    struct {
+        struct kvm_signal_mask head;
+        uint64_t blocked; /* the kernel's sigset: bit n - 1 for signal n */
+    } __attribute__((packed)) mask = {
+        .head.len = sizeof(mask.blocked),
+        .blocked = ~((uint64_t)1 << (vcpu->kick_signal - 1)),
+    };
+    if (ioctl(vcpu->fd, KVM_SET_SIGNAL_MASK, &mask) < 0)
+        return error_errno(error, errno, "setting the signals of vCPU %u", vcpu->index);
+    return 0;
+}
+
+/* New threads inherit the creator's mask, so it is changed around the creation: the library's
+ * threads take no signal of the embedding program. */
+static int start_thread(struct vcpu *vcpu, const char *name, struct thaw_error *error)
+{
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int err = pthread_create(&vcpu->thread, NULL, vcpu_thread, vcpu);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (err)
+        return error_errno(error, err, "starting the thread of vCPU %u", vcpu->index);
+    vcpu->thread_started = true;
+    char thread_name[16]; /* the kernel keeps 15 characters */
+    snprintf(thread_name, sizeof(thread_name), "%.8s/cpu%u", name, vcpu->index % 100);
+    pthread_setname_np(vcpu->thread, thread_name);
+    return 0;
+}
+
+int vcpu_init(struct vcpu *vcpu, const struct kvm *kvm, int vm_fd, uint32_t index, int kick_signal,
+    const char *name, const struct vcpu_ops *ops, void *ops_data, struct thaw_error *error)
+{
+    *vcpu = (struct vcpu){
+        .index = index, .fd = -1, .kick_signal = kick_signal, .ops = ops, .ops_data = ops_data};
+    pthread_mutex_init(&vcpu->lock, NULL);
+    pthread_cond_init(&vcpu->order_changed, NULL);
+
+    int r = 0;
+    vcpu->fd = ioctl(vm_fd, KVM_CREATE_VCPU, (unsigned long)index);
+    if (vcpu->fd < 0) {
+        r = error_errno(error, errno, "creating vCPU %u", index);
+        goto fail;
+    }
+    void *run = mmap(NULL, kvm->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
+    if (run == MAP_FAILED) {
+        r = error_errno(error, errno, "mapping the run area of vCPU %u", index);
+        goto fail;
+    }
+    vcpu->run = run;
+    vcpu->run_bytes = kvm->run_bytes;
+    r = set_run_signals(vcpu, error);
+    if (r == 0)
+        r = start_thread(vcpu, name, error);
+    if (r == 0)
+        return 0;
+fail:
+    vcpu_fini(vcpu);
+    return r;
+}
+
+void vcpu_fini(struct vcpu *vcpu)
+{
+    if (!vcpu->ops)
+        return;
+    if (vcpu->thread_started) {
+        vcpu_order(vcpu, VCPU_QUIT);
+        pthread_join(vcpu->thread, NULL);
+    }
+    if (vcpu->run)
+        munmap(vcpu->run, vcpu->run_bytes);
+    if (vcpu->fd >= 0)
+        close(vcpu->fd);
+    pthread_cond_destroy(&vcpu->order_changed);
+    pthread_mutex_destroy(&vcpu->lock);
+    *vcpu = (struct vcpu){.fd = -1};
+}
+
+void vcpu_order(struct vcpu *vcpu, enum vcpu_order order)
+{
+    pthread_mutex_lock(&vcpu->lock);
+    bool kick = !vcpu->parked && order != VCPU_RUN && vcpu->order != order;
+    vcpu->order = order;
+    if (order == VCPU_RUN)
+        vcpu->parked = false;
+    pthread_cond_signal(&vcpu->order_changed);
+    if (kick) {
+        set_immediate_exit(vcpu, 1);
+        if (!pthread_equal(pthread_self(), vcpu->thread))
+            pthread_kill(vcpu->thread, vcpu->kick_signal);
+    }
+    pthread_mutex_unlock(&vcpu->lock);
+}
+
+bool vcpu_is_parked(struct vcpu *vcpu)
+{
+    pthread_mutex_lock(&vcpu->lock);
+    bool parked = vcpu->parked;
+    pthread_mutex_unlock(&vcpu->lock);
+    return parked;
+}

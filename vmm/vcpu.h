@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A virtual processor and the thread that runs it.
+ *
+ * The thread either is parked (waits for orders, guest registers complete and readable) or runs
+ * guest code. vcpu_order changes what it should do; the thread obeys as soon as it is out of
+ * KVM_RUN, which vcpu_order sees to: it sets immediate_exit and sends the kick signal. The signal
+ * is blocked in the thread and unblocked by KVM only inside KVM_RUN (KVM_SET_SIGNAL_MASK), so it
+ * needs no handler; it stays pending and the thread takes it off with sigtimedwait.
+ */
+#ifndef VMM_VCPU_H
+#define VMM_VCPU_H
+
+#include "cpu_x86.h"
+#include <pthread.h>
+#include <stdatomic.h>
+#include <thaw/vm.h>
+
+struct kvm_run;
+struct vcpu;
+
+enum vcpu_order {
+    VCPU_PARK,
+    VCPU_RUN,
+    VCPU_QUIT, /* the thread ends */
+};
+
+/* What a vCPU needs from the VM around it. All are called on the vCPU's thread without locks held.
+ */
+struct vcpu_ops {
+    void (*pio)(void *data, uint16_t port, bool write, uint8_t *bytes, unsigned count);
+    void (*mmio)(void *data, uint64_t gpa, bool write, uint8_t *bytes, unsigned count);
+    /* The guest can't go on, or ended by a system event: the VM orders all its vCPUs to park. */
+    void (*ended)(
+        void *data, enum thaw_vm_state state, enum thaw_vm_reason reason, const char *detail);
+    void (*parked)(void *data); /* some vCPU has become parked */
+};
+
+struct vcpu {
+    uint32_t index;
+    int fd;
+    struct kvm_run *run;
+    size_t run_bytes;
+    int kick_signal;
+    const struct vcpu_ops *ops;
+    void *ops_data;
+    pthread_t thread;
+    bool thread_started;
+    bool completion_pending; /* vCPU thread: the last exit's instruction is not finished yet */
+    _Atomic uint64_t exits;
+    pthread_mutex_t lock; /* guards order and parked */
+    pthread_cond_t order_changed;
+    enum vcpu_order order;
+    bool parked;
+};
+
+/* Creates the vCPU in the kernel and starts its thread, parked. `name` becomes the thread's name.
+ */
+int vcpu_init(struct vcpu *vcpu, const struct kvm *kvm, int vm_fd, uint32_t index, int kick_signal,
+    const char *name, const struct vcpu_ops *ops, void *ops_data, struct thaw_error *error);
+
+/* Orders the thread to quit and waits for it. A vCPU of zeroes is allowed. */
+void vcpu_fini(struct vcpu *vcpu);
+
+/* Any thread, the vCPU's own included. Returns at once; see vcpu_is_parked. */
+void vcpu_order(struct vcpu *vcpu, enum vcpu_order order);
+bool vcpu_is_parked(struct vcpu *vcpu);
+
+#endif

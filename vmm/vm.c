@@ -1,0 +1,489 @@
+// SPDX-License-Identifier: Apache-2.0
+// Construction of a VM and its state machine. Knows nothing of snapshots, nor of what a device
+// does.
+
+#include "vm.h"
+#include "boot.h"
+#include "dev_vmgenid.h"
+#include "options.h"
+#include <inttypes.h>
+#include <linux/kvm.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <time.h>
+
+const char *thaw_vm_state_name(enum thaw_vm_state state)
+{
+    static const char *const names[] = {
+        [THAW_VM_CREATED] = "created",
+        [THAW_VM_RUNNING] = "running",
+        [THAW_VM_PAUSED] = "paused",
+        [THAW_VM_STOPPED] = "stopped",
+        [THAW_VM_FAILED] = "failed",
+    };
+    return (unsigned)state < ARRAY_SIZE(names) ? names[state] : "unknown";
+}
+
+const char *thaw_vm_reason_name(enum thaw_vm_reason reason)
+{
+    static const char *const names[] = {
+        [THAW_REASON_NONE] = "none",
+        [THAW_REASON_REQUEST] = "request",
+        [THAW_REASON_POWEROFF] = "poweroff",
+        [THAW_REASON_RESET] = "reset",
+        [THAW_REASON_EXIT] = "exit",
+        [THAW_REASON_TRIPLE_FAULT] = "triple-fault",
+        [THAW_REASON_EMULATION] = "emulation",
+        [THAW_REASON_KVM] = "kvm",
+        [THAW_REASON_MEMORY] = "memory",
+        [THAW_REASON_DISK_FULL] = "disk-full",
+    };
+    return (unsigned)reason < ARRAY_SIZE(names) ? names[reason] : "unknown";
+}
+
+static bool is_final(enum thaw_vm_state state)
+{
+    return state == THAW_VM_STOPPED || state == THAW_VM_FAILED;
+}
+
+static void notify(struct thaw_vm *vm)
+{
+    /* Fails only when the counter is at its limit, and then the descriptor is readable anyway. */
+    ssize_t ignored = write(vm->event_fd, &(uint64_t){1}, sizeof(uint64_t));
+    (void)ignored;
+}
+
+/* The one place where the state changes. The vCPUs follow; nobody waits for them here. */
+static void set_state_locked(
+    struct thaw_vm *vm, enum thaw_vm_state state, enum thaw_vm_reason reason, const char *detail)
+{
+    vm->state = state;
+    vm->reason = reason;
+    snprintf(vm->detail, sizeof(vm->detail), "%s", detail);
+    for (uint32_t i = 0; i < vm->vcpu_count; i++)
+        vcpu_order(&vm->vcpus[i], state == THAW_VM_RUNNING ? VCPU_RUN : VCPU_PARK);
+    pthread_cond_broadcast(&vm->changed);
+    notify(vm);
+}
+
+static bool all_parked_locked(const struct thaw_vm *vm)
+{
+    for (uint32_t i = 0; i < vm->vcpu_count; i++)
+        if (!vcpu_is_parked(&vm->vcpus[i]))
+            return false;
+    return true;
+}
+
+static void wait_parked_locked(struct thaw_vm *vm)
+{
+    while (!all_parked_locked(vm))
+        pthread_cond_wait(&vm->changed, &vm->lock);
+}
+
+/* What vCPUs and devices report. All run on a vCPU's thread. */
+
+static void on_ended(
+    void *data, enum thaw_vm_state state, enum thaw_vm_reason reason, const char *detail)
+{
+    struct thaw_vm *vm = data;
+    pthread_mutex_lock(&vm->lock);
+    if (!is_final(vm->state))
+        set_state_locked(vm, state, reason, detail);
+    pthread_mutex_unlock(&vm->lock);
+}
+
+static void on_parked(void *data)
+{
+    struct thaw_vm *vm = data;
+    pthread_mutex_lock(&vm->lock);
+    pthread_cond_broadcast(&vm->changed);
+    pthread_mutex_unlock(&vm->lock);
+}
+
+static void on_pio(void *data, uint16_t port, bool write, uint8_t *bytes, unsigned count)
+{
+    struct thaw_vm *vm = data;
+    if (write)
+        bus_write(&vm->machine.pio, port, bytes, count);
+    else
+        bus_read(&vm->machine.pio, port, bytes, count);
+}
+
+static void on_mmio(void *data, uint64_t gpa, bool write, uint8_t *bytes, unsigned count)
+{
+    struct thaw_vm *vm = data;
+    /* KVM could not reach RAM and took it for a device. Going on would lose a write or invent data.
+     */
+    if (mem_overlaps_ram(&vm->mem, gpa, count)) {
+        char detail[THAW_VM_DETAIL_BYTES];
+        snprintf(
+            detail, sizeof(detail), "guest memory at 0x%" PRIx64 " could not be provided", gpa);
+        on_ended(vm, THAW_VM_FAILED, THAW_REASON_MEMORY, detail);
+        return;
+    }
+    if (write)
+        bus_write(&vm->machine.mmio, gpa, bytes, count);
+    else
+        bus_read(&vm->machine.mmio, gpa, bytes, count);
+}
+
+static const struct vcpu_ops vcpu_ops = {
+    .pio = on_pio, .mmio = on_mmio, .ended = on_ended, .parked = on_parked};
+
+static void on_poweroff(void *data)
+{
+    on_ended(data, THAW_VM_STOPPED, THAW_REASON_POWEROFF, "the guest powered off");
+}
+
+static void on_reset(void *data)
+{
+    on_ended(data, THAW_VM_STOPPED, THAW_REASON_RESET, "the guest asked for a reset");
+}
+
+static void on_exit_status(void *data, uint32_t status)
+{
+    struct thaw_vm *vm = data;
+    char detail[THAW_VM_DETAIL_BYTES];
+    snprintf(detail, sizeof(detail), "the guest exited with status %u", status);
+    pthread_mutex_lock(&vm->lock);
+    if (!is_final(vm->state)) {
+        vm->exit_status = status;
+        set_state_locked(vm, THAW_VM_STOPPED, THAW_REASON_EXIT, detail);
+    }
+    pthread_mutex_unlock(&vm->lock);
+}
+
+static void on_mark(void *data, uint32_t value)
+{
+    struct thaw_vm *vm = data;
+    pthread_mutex_lock(&vm->lock);
+    vm->mark = value;
+    vm->mark_count++;
+    pthread_mutex_unlock(&vm->lock);
+    notify(vm);
+}
+
+static const struct power_ops power_ops = {
+    .poweroff = on_poweroff, .reset = on_reset, .exit = on_exit_status, .mark = on_mark};
+
+/* Construction */
+
+static int check_shape(
+    const struct thaw_env *env, const struct vm_shape *shape, struct thaw_error *error)
+{
+    uint32_t most = MIN(env->kvm.vcpus_max, (uint32_t)THAW_VCPUS_MAX);
+    if (shape->vcpu_count < 1 || shape->vcpu_count > most)
+        return error_set(
+            error, -EINVAL, "%u vCPUs: this host offers 1 to %u", shape->vcpu_count, most);
+    return 0; /* mem_init checks the memory size */
+}
+
+static void init_locks(struct thaw_vm *vm)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&vm->changed, &attr);
+    pthread_condattr_destroy(&attr);
+    pthread_mutex_init(&vm->lock, NULL);
+    pthread_mutex_init(&vm->api_lock, NULL);
+}
+
+static int create_vcpus(struct thaw_vm *vm, struct thaw_error *error)
+{
+    vm->vcpus = calloc(vm->shape.vcpu_count, sizeof(*vm->vcpus));
+    if (!vm->vcpus)
+        return error_errno(error, ENOMEM, "allocating vCPUs");
+    for (uint32_t i = 0; i < vm->shape.vcpu_count; i++) {
+        int r = vcpu_init(&vm->vcpus[i], &vm->env->kvm, vm->fd, i, vm->env->kick_signal, vm->name,
+            &vcpu_ops, vm, error);
+        if (r < 0)
+            return r;
+        pthread_mutex_lock(&vm->lock);
+        vm->vcpu_count++;
+        pthread_mutex_unlock(&vm->lock);
+    }
+    return 0;
+}
+
+/* Memslots first: once there are interrupt controllers, each costs a grace period. */
+static int build_shell(struct thaw_vm *vm, struct thaw_error *error)
+{
+    vm->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (vm->event_fd < 0)
+        return error_errno(error, errno, "creating the event descriptor of VM %s", vm->name);
+    int r = mem_init(&vm->mem, vm->shape.mem_bytes, error);
+    if (r == 0)
+        r = kvm_create_vm(&vm->env->kvm, &vm->fd, error);
+    if (r == 0)
+        r = mem_register(&vm->mem, vm->fd, vm->shape.log_dirty, error);
+    if (r == 0)
+        r = irq_create_chips(vm->fd, error);
+    if (r == 0)
+        r = create_vcpus(vm, error);
+    return r;
+}
+
+int vm_new_shell(struct thaw_env *env, const char *name, const struct vm_shape *shape,
+    struct thaw_vm **ret, struct thaw_error *error)
+{
+    int r = check_shape(env, shape, error);
+    if (r < 0)
+        return r;
+    if (strlen(name) >= VM_NAME_BYTES)
+        return error_set(error, -EINVAL, "a VM's name has at most %d bytes", VM_NAME_BYTES - 1);
+    struct thaw_vm *vm = calloc(1, sizeof(*vm));
+    if (!vm)
+        return error_errno(error, ENOMEM, "allocating a VM");
+    vm->env = env_ref(env);
+    vm->shape = *shape;
+    vm->fd = vm->event_fd = -1;
+    memcpy(vm->name, name, strlen(name));
+    init_locks(vm);
+    r = build_shell(vm, error);
+    if (r < 0) {
+        thaw_vm_free(vm);
+        return r;
+    }
+    *ret = vm;
+    return 0;
+}
+
+static int set_boot_state(
+    struct thaw_vm *vm, const struct boot_entry *entry, struct thaw_error *error)
+{
+    struct cpu_x86_cpuid *template = malloc(2 * sizeof(*template));
+    if (!template)
+        return error_errno(error, ENOMEM, "allocating CPUID tables");
+    struct cpu_x86_cpuid *own = template + 1;
+    int r = cpu_x86_template(&vm->env->kvm, template, error);
+    for (uint32_t i = 0; i < vm->shape.vcpu_count && r == 0; i++) {
+        *own = *template;
+        cpu_x86_specialise(own, i, vm->shape.vcpu_count);
+        if (ioctl(vm->vcpus[i].fd, KVM_SET_CPUID2, own) < 0)
+            r = error_errno(error, errno, "setting the features of vCPU %u", i);
+    }
+    free(template);
+    /* The other vCPUs wait for the boot processor to start them. */
+    return r < 0 ? r : cpu_x86_set_boot_state(vm->vcpus[0].fd, entry, error);
+}
+
+static int boot(struct thaw_vm *vm, const struct thaw_vm_options *opt, struct thaw_error *error)
+{
+    struct machine_config config = {
+        .console = opt->console,
+        .console_data = opt->console_data,
+        .power_ops = &power_ops,
+        .power_data = vm,
+    };
+    struct boot_source source = {
+        .kernel_path = opt->kernel_path,
+        .initrd_path = opt->initrd_path,
+        .cmdline = opt->cmdline,
+    };
+    struct boot_entry entry;
+    int r = mem_map_anonymous(&vm->mem, error);
+    if (r == 0)
+        r = machine_init(&vm->machine, vm->fd, &vm->mem, &config, error);
+    if (r == 0)
+        r = boot_load(&vm->mem, &source, vm->shape.vcpu_count, &entry, error);
+    if (r == 0)
+        r = vmgenid_renew(&vm->mem, error);
+    return r < 0 ? r : set_boot_state(vm, &entry, error);
+}
+
+int thaw_vm_new(
+    thaw_env *env, const struct thaw_vm_options *options, thaw_vm **ret, struct thaw_error *error)
+{
+    struct thaw_vm_options opt = {0};
+    int r = options_read(&opt, sizeof(opt), options, "struct thaw_vm_options", error);
+    if (r < 0)
+        return r;
+    if (!opt.kernel_path)
+        return error_set(error, -EINVAL, "a VM needs a kernel: kernel_path is not set");
+    struct vm_shape shape = {
+        .vcpu_count = opt.vcpu_count ? opt.vcpu_count : 1,
+        .mem_bytes = opt.mem_bytes ? opt.mem_bytes : 128 * MIB,
+        .log_dirty = true,
+    };
+    struct thaw_vm *vm;
+    r = vm_new_shell(env, opt.name ? opt.name : "vm", &shape, &vm, error);
+    if (r < 0)
+        return r;
+    r = boot(vm, &opt, error);
+    if (r < 0) {
+        thaw_vm_free(vm);
+        return r;
+    }
+    *ret = vm;
+    return 0;
+}
+
+void thaw_vm_free(thaw_vm *vm)
+{
+    if (!vm)
+        return;
+    /* While one vCPU could still run, it could give orders to the others. */
+    thaw_vm_stop(vm, NULL);
+    for (uint32_t i = 0; i < vm->vcpu_count; i++)
+        vcpu_fini(&vm->vcpus[i]);
+    free(vm->vcpus);
+    machine_fini(&vm->machine);
+    if (vm->fd >= 0)
+        close(vm->fd);
+    mem_fini(&vm->mem);
+    if (vm->event_fd >= 0)
+        close(vm->event_fd);
+    pthread_cond_destroy(&vm->changed);
+    pthread_mutex_destroy(&vm->lock);
+    pthread_mutex_destroy(&vm->api_lock);
+    env_unref(vm->env);
+    free(vm);
+}
+
+/* Life */
+
+static int refuse(struct thaw_vm *vm, const char *what, struct thaw_error *error)
+{
+    return error_set(error, THAW_ESTATE, "VM %s is %s and cannot be %s", vm->name,
+        thaw_vm_state_name(vm->state), what);
+}
+
+int thaw_vm_start(thaw_vm *vm, struct thaw_error *error)
+{
+    int r = 0;
+    pthread_mutex_lock(&vm->api_lock);
+    pthread_mutex_lock(&vm->lock);
+    if (vm->state == THAW_VM_CREATED)
+        set_state_locked(vm, THAW_VM_RUNNING, THAW_REASON_NONE, "");
+    else
+        r = refuse(vm, "started", error);
+    pthread_mutex_unlock(&vm->lock);
+    pthread_mutex_unlock(&vm->api_lock);
+    return r;
+}
+
+int thaw_vm_pause(thaw_vm *vm, struct thaw_error *error)
+{
+    int r = 0;
+    pthread_mutex_lock(&vm->api_lock);
+    pthread_mutex_lock(&vm->lock);
+    if (vm->state == THAW_VM_RUNNING)
+        set_state_locked(vm, THAW_VM_PAUSED, THAW_REASON_REQUEST, "");
+    else if (vm->state != THAW_VM_PAUSED)
+        r = refuse(vm, "paused", error);
+    if (r == 0)
+        wait_parked_locked(vm);
+    pthread_mutex_unlock(&vm->lock);
+    if (r == 0)
+        machine_pause(&vm->machine);
+    pthread_mutex_unlock(&vm->api_lock);
+    return r;
+}
+
+int thaw_vm_resume(thaw_vm *vm, struct thaw_error *error)
+{
+    int r = 0;
+    pthread_mutex_lock(&vm->api_lock);
+    pthread_mutex_lock(&vm->lock);
+    bool resume = vm->state == THAW_VM_PAUSED;
+    if (!resume && vm->state != THAW_VM_RUNNING)
+        r = refuse(vm, "resumed", error);
+    pthread_mutex_unlock(&vm->lock);
+    if (resume) {
+        /* Only this function leaves PAUSED for RUNNING, and api_lock is held; a vCPU that ended the
+         * VM meanwhile is noticed below. */
+        machine_resume(&vm->machine);
+        pthread_mutex_lock(&vm->lock);
+        if (vm->state == THAW_VM_PAUSED)
+            set_state_locked(vm, THAW_VM_RUNNING, THAW_REASON_NONE, "");
+        pthread_mutex_unlock(&vm->lock);
+    }
+    pthread_mutex_unlock(&vm->api_lock);
+    return r;
+}
+
+int thaw_vm_stop(thaw_vm *vm, struct thaw_error *error)
+{
+    (void)error;
+    pthread_mutex_lock(&vm->api_lock);
+    pthread_mutex_lock(&vm->lock);
+    if (!is_final(vm->state))
+        set_state_locked(vm, THAW_VM_STOPPED, THAW_REASON_REQUEST, "stopped by its owner");
+    wait_parked_locked(vm);
+    pthread_mutex_unlock(&vm->lock);
+    machine_pause(&vm->machine);
+    pthread_mutex_unlock(&vm->api_lock);
+    return 0;
+}
+
+static void fill_info(struct thaw_vm *vm, struct thaw_vm_info *info)
+{
+    uint64_t exits = 0;
+    for (uint32_t i = 0; i < vm->shape.vcpu_count; i++)
+        exits += atomic_load_explicit(&vm->vcpus[i].exits, memory_order_relaxed);
+    pthread_mutex_lock(&vm->lock);
+    *info = (struct thaw_vm_info){
+        .state = vm->state,
+        .reason = vm->reason,
+        .vcpu_count = vm->shape.vcpu_count,
+        .disk_count = vm->disk_count,
+        .mem_bytes = vm->shape.mem_bytes,
+        .exits = exits,
+        .exit_status = vm->exit_status,
+        .mark = vm->mark,
+        .mark_count = vm->mark_count,
+    };
+    memcpy(info->detail, vm->detail, sizeof(info->detail));
+    pthread_mutex_unlock(&vm->lock);
+}
+
+int thaw_vm_get_info(thaw_vm *vm, struct thaw_vm_info *info)
+{
+    size_t bytes = info->size;
+    if (bytes < sizeof(info->size))
+        return -EINVAL;
+    struct thaw_vm_info all;
+    fill_info(vm, &all);
+    all.size = bytes;
+    memcpy(info, &all, MIN(bytes, sizeof(all)));
+    return 0;
+}
+
+int thaw_vm_event_fd(const thaw_vm *vm)
+{
+    return vm->event_fd;
+}
+
+static struct timespec deadline_after(int timeout_ms)
+{
+    struct timespec when;
+    clock_gettime(CLOCK_MONOTONIC, &when);
+    when.tv_sec += timeout_ms / 1000;
+    when.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    if (when.tv_nsec >= 1000000000) {
+        when.tv_sec++;
+        when.tv_nsec -= 1000000000;
+    }
+    return when;
+}
+
+int thaw_vm_wait(thaw_vm *vm, int timeout_ms)
+{
+    struct timespec deadline = deadline_after(MAX(timeout_ms, 0));
+    int err = 0;
+    pthread_mutex_lock(&vm->lock);
+    while (err == 0 && !(is_final(vm->state) && all_parked_locked(vm)))
+        err = timeout_ms < 0 ? pthread_cond_wait(&vm->changed, &vm->lock)
+                             : pthread_cond_timedwait(&vm->changed, &vm->lock, &deadline);
+    pthread_mutex_unlock(&vm->lock);
+    return -err;
+}
+
+int thaw_vm_console_input(thaw_vm *vm, const char *bytes, size_t count, struct thaw_error *error)
+{
+    if (count > INT32_MAX)
+        return error_set(error, -EINVAL, "%zu bytes of input at once", count);
+    return (int)serial_input(&vm->machine.serial, bytes, count);
+}
