@@ -69,6 +69,7 @@ load_data_segments:
 
         .section .rodata
         .balign 8
+        .globl  gdt
 gdt:    .quad   0, 0
         .quad   0x00af9b000000ffff      /* SEL_CODE64 */
         .quad   0x00cf93000000ffff      /* SEL_DATA */
