@@ -193,16 +193,21 @@ static void run_guest(struct vcpu *vcpu)
     take_kick(vcpu);
 }
 
+/* Parks until there is an order to do something, and says so each time it parks: an order to run may
+ * be taken back before this thread has seen it. */
 static enum vcpu_order wait_for_order(struct vcpu *vcpu)
 {
     pthread_mutex_lock(&vcpu->lock);
-    vcpu->parked = true;
-    pthread_mutex_unlock(&vcpu->lock);
-    vcpu->ops->parked(vcpu->ops_data);
-
-    pthread_mutex_lock(&vcpu->lock);
-    while (vcpu->order == VCPU_PARK)
-        pthread_cond_wait(&vcpu->order_changed, &vcpu->lock);
+    while (vcpu->order == VCPU_PARK) {
+        if (vcpu->parked) {
+            pthread_cond_wait(&vcpu->order_changed, &vcpu->lock);
+            continue;
+        }
+        vcpu->parked = true;
+        pthread_mutex_unlock(&vcpu->lock);
+        vcpu->ops->parked(vcpu->ops_data);
+        pthread_mutex_lock(&vcpu->lock);
+    }
     enum vcpu_order order = vcpu->order;
     vcpu->parked = order == VCPU_QUIT;
     pthread_mutex_unlock(&vcpu->lock);
