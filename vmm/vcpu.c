@@ -193,8 +193,8 @@ static void run_guest(struct vcpu *vcpu)
     take_kick(vcpu);
 }
 
-/* Parks until there is an order to do something, and says so each time it parks: an order to run may
- * be taken back before this thread has seen it. */
+/* Parks until there is an order to do something, and says so each time it parks: an order to run
+ * may be taken back before this thread has seen it. */
 static enum vcpu_order wait_for_order(struct vcpu *vcpu)
 {
     pthread_mutex_lock(&vcpu->lock);
