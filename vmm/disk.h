@@ -18,7 +18,7 @@ struct disk_options {
     const char *path; /* base image */
     int fd;           /* base image already open, instead of path, if above 0; not kept */
     bool read_only;   /* no overlay; writes fail with -EROFS */
-    const char *overlay_dir;
+    const char *overlay_dir; /* required, unless the disk is read-only */
 };
 
 enum disk_request_kind {
@@ -26,8 +26,6 @@ enum disk_request_kind {
     DISK_WRITE,
     DISK_FLUSH, /* what was completed before is on stable storage when it is done */
 };
-
-struct disk_part;
 
 /* One request. Embedded in its owner; it, iov and the memory behind iov stay until `done`. */
 struct disk_request {
@@ -57,7 +55,7 @@ int disk_open(
 
 /* The same with layers that exist: `layers` is the top of a stack that is never written, `overlay`
  * an empty overlay to go above, or NULL for a read-only disk. Both are the disk's on success. */
-int disk_new(struct io *io, struct disk_layer *layers, struct disk_layer *overlay, uint64_t bytes,
+int disk_new(struct io *io, struct disk_layer *layers, struct disk_overlay *overlay, uint64_t bytes,
     struct disk **ret, struct thaw_error *error);
 
 /* Frees the disk and its layers. Nothing is in flight. NULL is allowed. */
@@ -72,7 +70,7 @@ struct disk_layer *disk_top(const struct disk *disk);
 /* Freezes the overlay, which stays where it is in the stack, and puts a new one above. Nothing is
  * in flight (io_drain, devices paused). Cannot fail: `overlay` was made before, and is the disk's
  * from now on. The disk is not read-only. */
-void disk_push_overlay(struct disk *disk, struct disk_layer *overlay);
+void disk_push_overlay(struct disk *disk, struct disk_overlay *overlay);
 
 /* Starts a request. On the io thread. */
 void disk_submit(struct disk *disk, struct disk_request *request);

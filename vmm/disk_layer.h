@@ -60,24 +60,34 @@ void disk_layer_free_stack(struct disk_layer *top);
 int disk_raw_open(const char *path, int fd, struct disk_layer **ret, uint64_t *ret_bytes,
     struct thaw_error *error);
 
+/* A layer that holds the blocks that the guest wrote, in a sparse file at their own offsets. */
+struct disk_overlay {
+    struct disk_layer layer;
+    int fd;
+    uint64_t blocks;
+    uint64_t *held; /* a bit a block; the io thread's until the overlay is frozen */
+    bool frozen;    /* no longer written */
+    bool synced;    /* frozen, and on stable storage */
+    int sync_error; /* the first failure of fdatasync, which no later success takes back; or 0 */
+};
+
 /* Makes an empty writable overlay for a disk of `bytes` bytes: a sparse file in `dir` without a
  * name, which vanishes with the process. */
 int disk_overlay_new(
-    const char *dir, uint64_t bytes, struct disk_layer **ret, struct thaw_error *error);
+    const char *dir, uint64_t bytes, struct disk_overlay **ret, struct thaw_error *error);
+void disk_overlay_free(struct disk_overlay *overlay);
 
-/* The first run of blocks at or after `from` that an overlay holds; false if there is none. On the
+/* The overlay that a layer is, or NULL. */
+struct disk_overlay *disk_overlay_of(struct disk_layer *layer);
+
+/* The first run of blocks at or after `from` that the overlay holds; false if there is none. On the
  * io thread, on any thread while nothing is in flight, or once the overlay is frozen. */
 bool disk_overlay_next_run(
-    const struct disk_layer *overlay, uint64_t from, uint64_t *ret_block, uint64_t *ret_count);
+    const struct disk_overlay *overlay, uint64_t from, uint64_t *ret_block, uint64_t *ret_count);
 
-/* What follows is for disk.c. */
-
-/* The overlay's file: block b is at b * DISK_BLOCK_BYTES, and counts from disk_overlay_hold on. */
-int disk_overlay_fd(const struct disk_layer *overlay);
-bool disk_overlay_holds(const struct disk_layer *overlay, uint64_t block);
-void disk_overlay_hold(struct disk_layer *overlay, uint64_t block, uint64_t count);
-
-/* True for layers made by disk_overlay_new. */
-bool disk_layer_is_overlay(const struct disk_layer *layer);
+/* Whether the overlay has a block; saying that it has some, which their bytes must precede. On the
+ * io thread. */
+bool disk_overlay_holds(const struct disk_overlay *overlay, uint64_t block);
+void disk_overlay_hold(struct disk_overlay *overlay, uint64_t block, uint64_t count);
 
 #endif

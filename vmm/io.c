@@ -1,6 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
-/* Carries out file operations and tasks of the devices on one thread.
- * Knows nothing of devices, disks or guest memory. */
+// SPDX-License-Identifier: Apache-2.0
+// Carries out file operations and tasks of the devices on one thread.
+// Knows nothing of devices, disks or guest memory.
+
 #include "io.h"
 #include <liburing.h>
 #include <poll.h>
@@ -49,7 +50,7 @@ int io_new(enum io_backend backend, struct io **ret, struct thaw_error *error)
 {
     struct io *io = calloc(1, sizeof(*io));
     if (!io)
-        return error_set(error, -ENOMEM, "allocate the I/O engine: out of memory");
+        return error_errno(error, ENOMEM, "making the I/O engine");
     io->backend = backend;
     io->wake_fd = -1;
     io->idle = true;
@@ -356,7 +357,7 @@ int io_start(struct io *io, struct thaw_error *error)
     if (io->wake_fd < 0)
         io->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (io->wake_fd < 0)
-        return error_errno(error, errno, "make an eventfd for the I/O thread");
+        return error_errno(error, errno, "making an eventfd for the I/O thread");
 
     /* The embedding program's signals are for its own threads, faults excepted. */
     sigset_t all, saved;
@@ -370,7 +371,7 @@ int io_start(struct io *io, struct thaw_error *error)
     int r = pthread_create(&io->thread, NULL, io_thread, io);
     pthread_sigmask(SIG_SETMASK, &saved, NULL);
     if (r)
-        return error_errno(error, r, "start the I/O thread");
+        return error_errno(error, r, "starting the I/O thread");
     pthread_setname_np(io->thread, "thaw-io");
     io->started = true;
     return 0;
