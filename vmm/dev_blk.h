@@ -5,6 +5,8 @@
  * Pausing: blk_pause on every disk, then io_drain, and then nothing of a request is under way.
  * Requests that met a full host file system are parked: they are part of the saved state, and are
  * tried again by blk_resume, also in a VM that was restored from that state.
+ *
+ * What only the io thread touches is without a lock; the rest is under the transport's.
  */
 #ifndef VMM_DEV_BLK_H
 #define VMM_DEV_BLK_H
@@ -12,8 +14,11 @@
 #include "disk.h"
 #include "virtio_mmio.h"
 
-#define BLK_QUEUE_SIZE 128
-#define BLK_ID_BYTES   20
+#define BLK_QUEUE_SIZE        128
+#define BLK_SEGMENTS_MAX      126 /* of data; with header and status they fill the queue */
+#define BLK_SEGMENT_BYTES_MAX (256 * KIB)
+#define BLK_REQUEST_BYTES_MAX (32 * MIB) /* more than a driver that keeps to these comes to */
+#define BLK_ID_BYTES          20
 
 struct blk;
 
@@ -22,8 +27,9 @@ struct blk_env {
     struct io *io;             /* is started */
     struct disk *disk;         /* the device's from here on, if blk_new succeeds */
     char id[BLK_ID_BYTES + 1]; /* what the guest sees as the serial number */
-    /* The host has no room for the overlay and a request was parked; called when the first one is.
-     * On the io thread with no lock held: it must not block nor call blk_* or io_drain. */
+    /* The host has no room for the overlay and a request was parked; called when the first one is
+     * since blk_resume. On the io thread with no lock held: it must not block nor call blk_* or
+     * io_drain. NULL: nobody wants to know. */
     void (*full)(void *data);
     void *full_data;
 };
