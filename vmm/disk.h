@@ -15,9 +15,9 @@
 struct disk;
 
 struct disk_options {
-    const char *path; /* base image */
-    int fd;           /* base image already open, instead of path, if above 0; not kept */
-    bool read_only;   /* no overlay; writes fail with -EROFS */
+    const char *path;        /* base image */
+    int fd;                  /* base image already open, instead of path, if above 0; not kept */
+    bool read_only;          /* no overlay; writes fail with -EROFS */
     const char *overlay_dir; /* required, unless the disk is read-only */
 };
 

@@ -3,25 +3,80 @@
 
 #include "machine.h"
 
-static struct irq_line line(int vm_fd, uint32_t gsi)
+/* Which slot of the virtio window belongs to what: the entropy device first, then the disks. */
+enum {
+    SLOT_RNG = 0,
+    SLOT_DISK = 1
+};
+
+static void on_disk_full(void *data)
 {
-    return (struct irq_line){.vm_fd = vm_fd, .gsi = gsi};
+    struct machine_disk *disk = data;
+    struct machine *machine = disk->machine;
+    machine->disk_full(machine->data, (unsigned)(disk - machine->disks));
+}
+
+static int add_disk(struct machine *machine, const struct virtio_env *virtio,
+    const struct disk_options *options, struct thaw_error *error)
+{
+    unsigned index = machine->disk_count;
+    struct machine_disk *slot = &machine->disks[index];
+    struct disk *disk;
+    int r = io_start(machine->io, error);
+    if (r == 0)
+        r = disk_open(machine->io, options, &disk, error);
+    if (r < 0)
+        return r;
+
+    struct blk_env env = {
+        .virtio = *virtio,
+        .io = machine->io,
+        .disk = disk,
+        .full = on_disk_full,
+        .full_data = slot,
+    };
+    env.virtio.slot = SLOT_DISK + index;
+    snprintf(env.id, sizeof(env.id), "thaw-disk%u", index);
+    slot->machine = machine;
+    r = blk_new(&env, NULL, &slot->blk, error);
+    if (r < 0) {
+        disk_free(disk);
+        return r;
+    }
+    machine->disk_count++;
+    return 0;
+}
+
+static int add_devices(struct machine *machine, int vm_fd, struct mem *mem,
+    const struct machine_config *config, struct thaw_error *error)
+{
+    const struct virtio_env virtio = {
+        .mem = mem, .mmio = &machine->mmio, .vm_fd = vm_fd, .slot = SLOT_RNG};
+    int r = bus_add(&machine->pio, MACHINE_COM1_PORT, MACHINE_COM1_PORT_COUNT, &serial_bus_ops,
+        &machine->serial, "serial port", error);
+    if (r == 0)
+        r = power_attach(&machine->power, &machine->pio, error);
+    if (r == 0)
+        r = io_new(IO_BACKEND_AUTO, &machine->io, error);
+    if (r == 0)
+        r = rng_new(&virtio, NULL, &machine->rng, error);
+    for (unsigned i = 0; i < config->disk_count && r == 0; i++)
+        r = add_disk(machine, &virtio, &config->disks[i], error);
+    return r;
 }
 
 int machine_init(struct machine *machine, int vm_fd, struct mem *mem,
     const struct machine_config *config, struct thaw_error *error)
 {
-    (void)mem;
     *machine = (struct machine){
-        .power = {.ops = config->power_ops, .data = config->power_data},
-        .ged_irq = line(vm_fd, MACHINE_GED_GSI),
+        .power = {.ops = config->power_ops, .data = config->data},
+        .ged_irq = {.vm_fd = vm_fd, .gsi = MACHINE_GED_GSI},
+        .disk_full = config->disk_full,
+        .data = config->data,
     };
-    serial_init(&machine->serial, line(vm_fd, MACHINE_COM1_GSI), config->console,
-        config->console_data, NULL);
-    int r = bus_add(&machine->pio, MACHINE_COM1_PORT, MACHINE_COM1_PORT_COUNT, &serial_bus_ops,
-        &machine->serial, "serial port", error);
-    if (r == 0)
-        r = power_attach(&machine->power, &machine->pio, error);
+    struct irq_line com1 = {.vm_fd = vm_fd, .gsi = MACHINE_COM1_GSI};
+    serial_init(&machine->serial, com1, config->console, config->console_data, NULL);
+    int r = add_devices(machine, vm_fd, mem, config, error);
     if (r < 0)
         machine_fini(machine);
     return r;
@@ -31,16 +86,26 @@ void machine_fini(struct machine *machine)
 {
     if (machine->pio.count == 0)
         return;
+    for (unsigned i = 0; i < machine->disk_count; i++)
+        blk_free(machine->disks[i].blk);
+    rng_free(machine->rng);
+    io_free(machine->io);
     serial_fini(&machine->serial);
     *machine = (struct machine){0};
 }
 
 void machine_pause(struct machine *machine)
 {
-    (void)machine;
+    for (unsigned i = 0; i < machine->disk_count; i++)
+        blk_pause(machine->disks[i].blk);
+    if (machine->disk_count > 0)
+        io_drain(machine->io);
 }
 
 void machine_resume(struct machine *machine)
 {
-    (void)machine;
+    serial_resume(&machine->serial);
+    rng_resume(machine->rng);
+    for (unsigned i = 0; i < machine->disk_count; i++)
+        blk_resume(machine->disks[i].blk);
 }

@@ -51,18 +51,30 @@
 #ifndef MACHINE_CONSTANTS_ONLY /* iasl reads no C */
 
 #include "bus.h"
+#include "dev_blk.h"
 #include "dev_power.h"
+#include "dev_rng.h"
 #include "dev_serial.h"
 #include "irq.h"
 #include "mem.h"
 #include <thaw/vm.h>
 
-/* What the devices are connected to on the host's side. Plain pointers, borrowed. */
+/* What the devices are connected to on the host's side. Borrowed for the call, but for the
+ * callbacks' data. */
 struct machine_config {
     thaw_console_fn console; /* may be NULL */
     void *console_data;
     const struct power_ops *power_ops;
-    void *power_data;
+    void (*disk_full)(void *data, unsigned disk); /* as blk_env's full */
+    void *data;                                   /* of power_ops and disk_full */
+    const struct disk_options *disks;
+    unsigned disk_count; /* at most THAW_DISKS_MAX */
+};
+
+/* A disk of the machine, and what its callback needs. */
+struct machine_disk {
+    struct blk *blk;
+    struct machine *machine;
 };
 
 /* All devices of one VM, and the buses through which vCPUs reach them. */
@@ -71,21 +83,27 @@ struct machine {
     struct serial serial;
     struct power power;
     struct irq_line ged_irq;
+    struct io *io;
+    struct rng *rng;
+    struct machine_disk disks[THAW_DISKS_MAX];
+    unsigned disk_count;
+    void (*disk_full)(void *data, unsigned disk);
+    void *data;
 };
 
-/* Makes the devices; they use *mem and the interrupt controllers of vm_fd. *machine does not move
- * afterwards. */
+/* Makes the devices; they use *mem and the interrupt controllers of vm_fd, and do nothing by
+ * themselves until machine_resume. *machine does not move afterwards. */
 int machine_init(struct machine *machine, int vm_fd, struct mem *mem,
     const struct machine_config *config, struct thaw_error *error);
 
-/* Frees the devices, after a machine_pause. Zeroes are allowed. */
+/* Frees the devices. No vCPU runs. Zeroes are allowed. */
 void machine_fini(struct machine *machine);
 
-/* Stops all work that devices do by themselves, and returns when none is in flight. While no vCPU
- * runs, guest memory does not change after that. */
+/* Stops all work that devices do by themselves, and returns when none is in flight: while no vCPU
+ * runs, guest memory and disks do not change after that. */
 void machine_pause(struct machine *machine);
 
-/* Lets devices work again; each looks for requests that came while it was paused. */
+/* Lets devices work (again); each looks for requests that came while it was paused. */
 void machine_resume(struct machine *machine);
 
 #endif

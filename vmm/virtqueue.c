@@ -148,7 +148,7 @@ static int shared_field(const struct mem *mem, uint64_t gpa, uint16_t **ret)
 
 int virtq_pop(struct virtqueue *queue, const struct mem *mem, struct virtq_chain *ret)
 {
-    uint16_t *field;
+    uint16_t *field = NULL;
     int r = shared_field(mem, queue->avail_gpa + offsetof(struct vring_avail, idx), &field);
     if (r < 0)
         return r;
@@ -180,7 +180,7 @@ int virtq_push(struct virtqueue *queue, struct mem *mem, uint16_t head, uint32_t
         mem_write(mem, queue->used_gpa + offsetof(struct vring_used, ring) + entry * sizeof(elem),
             &elem, sizeof(elem));
     uint64_t idx_gpa = queue->used_gpa + offsetof(struct vring_used, idx);
-    uint16_t *idx, *flags;
+    uint16_t *idx = NULL, *flags = NULL;
     if (r == 0)
         r = shared_field(mem, idx_gpa, &idx);
     if (r == 0)

@@ -81,7 +81,7 @@ static void wait_parked_locked(struct thaw_vm *vm)
         pthread_cond_wait(&vm->changed, &vm->lock);
 }
 
-/* What vCPUs and devices report. All run on a vCPU's thread. */
+/* What vCPUs and devices report, on their threads. */
 
 static void on_ended(
     void *data, enum thaw_vm_state state, enum thaw_vm_reason reason, const char *detail)
@@ -162,6 +162,19 @@ static void on_mark(void *data, uint32_t value)
     vm->mark_count++;
     pthread_mutex_unlock(&vm->lock);
     notify(vm);
+}
+
+/* Nothing is lost: the request waits, and with it the guest, until the owner resumes. */
+static void on_disk_full(void *data, unsigned disk)
+{
+    struct thaw_vm *vm = data;
+    char detail[THAW_VM_DETAIL_BYTES];
+    snprintf(detail, sizeof(detail),
+        "disk %u: no room on the host for what the guest writes; free some and resume", disk);
+    pthread_mutex_lock(&vm->lock);
+    if (vm->state == THAW_VM_RUNNING)
+        set_state_locked(vm, THAW_VM_PAUSED, THAW_REASON_DISK_FULL, detail);
+    pthread_mutex_unlock(&vm->lock);
 }
 
 static const struct power_ops power_ops = {
@@ -269,13 +282,44 @@ static int set_boot_state(
     return r < 0 ? r : cpu_x86_set_boot_state(vm->vcpus[0].fd, entry, error);
 }
 
+/* The caller's disks, whose struct may be of another version, in the form that devices take. */
+static int read_disks(const struct thaw_vm *vm, const struct thaw_vm_options *opt,
+    struct disk_options *ret, struct thaw_error *error)
+{
+    if (opt->disk_count > THAW_DISKS_MAX)
+        return error_set(
+            error, -EINVAL, "%zu disks: a VM has at most %d", opt->disk_count, THAW_DISKS_MAX);
+    const char *at = (const char *)opt->disks;
+    for (size_t i = 0; i < opt->disk_count; i++, at += opt->disks->size) {
+        struct thaw_disk_options disk = {0};
+        int r = options_read(&disk, sizeof(disk), at, "struct thaw_disk_options", error);
+        if (r < 0)
+            return r;
+        if (disk.flags & ~THAW_DISK_READ_ONLY)
+            return error_set(error, -EINVAL, "disk %zu: unknown flags 0x%x", i, disk.flags);
+        if (!disk.path && disk.fd <= 0)
+            return error_set(error, -EINVAL, "disk %zu: neither path nor fd is set", i);
+        ret[i] = (struct disk_options){
+            .path = disk.path,
+            .fd = disk.fd,
+            .read_only = disk.flags & THAW_DISK_READ_ONLY,
+            .overlay_dir = vm->env->overlay_dir,
+        };
+    }
+    return 0;
+}
+
 static int boot(struct thaw_vm *vm, const struct thaw_vm_options *opt, struct thaw_error *error)
 {
+    struct disk_options disks[THAW_DISKS_MAX];
     struct machine_config config = {
         .console = opt->console,
         .console_data = opt->console_data,
         .power_ops = &power_ops,
-        .power_data = vm,
+        .disk_full = on_disk_full,
+        .data = vm,
+        .disks = disks,
+        .disk_count = (unsigned)opt->disk_count,
     };
     struct boot_source source = {
         .kernel_path = opt->kernel_path,
@@ -283,7 +327,9 @@ static int boot(struct thaw_vm *vm, const struct thaw_vm_options *opt, struct th
         .cmdline = opt->cmdline,
     };
     struct boot_entry entry;
-    int r = mem_map_anonymous(&vm->mem, error);
+    int r = read_disks(vm, opt, disks, error);
+    if (r == 0)
+        r = mem_map_anonymous(&vm->mem, error);
     if (r == 0)
         r = machine_init(&vm->machine, vm->fd, &vm->mem, &config, error);
     if (r == 0)
@@ -350,16 +396,27 @@ static int refuse(struct thaw_vm *vm, const char *what, struct thaw_error *error
         thaw_vm_state_name(vm->state), what);
 }
 
+/* api_lock is held, so only a vCPU or device that ended the VM can have changed the state since the
+ * caller looked. Devices first: they set their interrupt lines. */
+static void run_from(struct thaw_vm *vm, enum thaw_vm_state from)
+{
+    machine_resume(&vm->machine);
+    pthread_mutex_lock(&vm->lock);
+    if (vm->state == from)
+        set_state_locked(vm, THAW_VM_RUNNING, THAW_REASON_NONE, "");
+    pthread_mutex_unlock(&vm->lock);
+}
+
 int thaw_vm_start(thaw_vm *vm, struct thaw_error *error)
 {
     int r = 0;
     pthread_mutex_lock(&vm->api_lock);
     pthread_mutex_lock(&vm->lock);
-    if (vm->state == THAW_VM_CREATED)
-        set_state_locked(vm, THAW_VM_RUNNING, THAW_REASON_NONE, "");
-    else
+    if (vm->state != THAW_VM_CREATED)
         r = refuse(vm, "started", error);
     pthread_mutex_unlock(&vm->lock);
+    if (r == 0)
+        run_from(vm, THAW_VM_CREATED);
     pthread_mutex_unlock(&vm->api_lock);
     return r;
 }
@@ -391,15 +448,8 @@ int thaw_vm_resume(thaw_vm *vm, struct thaw_error *error)
     if (!resume && vm->state != THAW_VM_RUNNING)
         r = refuse(vm, "resumed", error);
     pthread_mutex_unlock(&vm->lock);
-    if (resume) {
-        /* Only this function leaves PAUSED for RUNNING, and api_lock is held; a vCPU that ended the
-         * VM meanwhile is noticed below. */
-        machine_resume(&vm->machine);
-        pthread_mutex_lock(&vm->lock);
-        if (vm->state == THAW_VM_PAUSED)
-            set_state_locked(vm, THAW_VM_RUNNING, THAW_REASON_NONE, "");
-        pthread_mutex_unlock(&vm->lock);
-    }
+    if (resume)
+        run_from(vm, THAW_VM_PAUSED);
     pthread_mutex_unlock(&vm->api_lock);
     return r;
 }
@@ -428,7 +478,7 @@ static void fill_info(struct thaw_vm *vm, struct thaw_vm_info *info)
         .state = vm->state,
         .reason = vm->reason,
         .vcpu_count = vm->shape.vcpu_count,
-        .disk_count = vm->disk_count,
+        .disk_count = vm->machine.disk_count,
         .mem_bytes = vm->shape.mem_bytes,
         .exits = exits,
         .exit_status = vm->exit_status,

@@ -33,7 +33,6 @@ struct thaw_vm {
     struct mem mem;
     struct machine machine;
     struct vcpu *vcpus; /* shape.vcpu_count of them */
-    uint32_t disk_count;
 
     pthread_mutex_t api_lock; /* one of start, pause, resume, stop at a time */
     pthread_mutex_t lock;     /* guards all below */

@@ -11,7 +11,7 @@ for header in include/thaw/*.h; do
         # shellcheck disable=SC2086 # a command with its options
         if ! command -v ${mode%% *} >/dev/null; then
             echo "ok $number - $header with $mode # SKIP no ${mode%% *}"
-        elif printf "#include \"%s\"\nint here;\n" "${header#include/}" |
+        elif printf '#include "%s"\nextern int here;\n' "${header#include/}" |
             $mode -Wall -Wextra -Werror -Iinclude -fsyntax-only - 2>&1; then
             echo "ok $number - $header with $mode"
         else

@@ -123,3 +123,41 @@ Test(guests, memtouch_runs_with_memory_above_the_hole)
 {
     memtouch(8ull << 30, "passes=2 op=write");
 }
+
+/* An image of 4 KiB blocks of zeros, removed by the caller. */
+static void make_disk(char *path, off_t bytes)
+{
+    strcpy(path, "/tmp/thaw-test-XXXXXX");
+    int fd = mkstemp(path);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(ftruncate(fd, bytes), 0);
+    close(fd);
+}
+
+static void blkpattern(const char *cmdline, off_t bytes, uint32_t flags)
+{
+    char path[64];
+    make_disk(path, bytes);
+    struct thaw_disk_options disk = {.size = sizeof(disk), .path = path, .flags = flags};
+    run((struct thaw_vm_options){
+        .kernel_path = "blkpattern", .cmdline = cmdline, .disks = &disk, .disk_count = 1});
+    expect_success();
+    cr_assert(strstr(guest.console, "blkpattern: ok"), "console:\n%s", guest.console);
+    guest_free(&guest);
+
+    char command[128];
+    snprintf(command, sizeof(command), "cmp -n %jd %s /dev/zero", (intmax_t)bytes, path);
+    cr_assert_eq(system(command), 0, "the base image was written");
+    unlink(path);
+}
+
+Test(guests, blkpattern_writes_and_verifies_a_disk_whose_base_stays_as_it_was)
+{
+    blkpattern("blocks=64", 1 << 20, 0);
+    blkpattern("blocks=32 stride=7 depth=4", 4 << 20, 0);
+}
+
+Test(guests, blkpattern_finds_a_read_only_disk_read_only)
+{
+    blkpattern("blocks=16", 1 << 20, THAW_DISK_READ_ONLY);
+}
