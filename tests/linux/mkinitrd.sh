@@ -136,7 +136,7 @@ if [ "$kind" = guest ]; then
 	mkdir "$root/guest"
 	cp "$here"/guest/*.sh "$root/guest/"
 else
-	add_modules kvm_amd kvm_intel
+	add_modules kvm_amd
 	cp "$here/host-init" "$root/init"
 	for item; do
 		case $item in

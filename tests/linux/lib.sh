@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=sh
+# Role: what every scenario shares: reporting, running a guest, reading its console, a base disk with a known digest.
+# Not its role: deciding where scenarios run or which kernels they get (run.sh).
+
+# A scenario is a POSIX sh script (dash and busybox) that run.sh starts with
+#   THAW      the program under test
+#   ASSETS    folder with FLAVOUR.kernel and FLAVOUR.initrd
+#   FLAVOUR   cloud or generic
+#   WORK      an empty folder of its own; *.log in it is kept
+#   SLOWNESS  1 on a fast host, more where the guest is nested: multiply timeouts by it
+# and that sources this file. Its header says "# flavours: ..." (those it makes sense for).
+# Results are "ok - NAME" and "not ok - NAME" with indented detail; run.sh numbers them.
+
+: "${THAW:?run scenarios through run.sh}" "${ASSETS:?}" "${FLAVOUR:?}" "${WORK:?}" "${SLOWNESS:=1}"
+
+# Nothing of the user's own store or running VMs is touched.
+export THAW_STORE="$WORK/store" THAW_RUNTIME="$WORK/run"
+mkdir -p "$THAW_STORE" "$THAW_RUNTIME"
+
+KERNEL=$ASSETS/$FLAVOUR.kernel
+INITRD=$ASSETS/$FLAVOUR.initrd
+
+# quiet: under nesting every character on the console is an exit.
+# reboot=t: a panicking guest ends by triple fault, which every VMM notices.
+CMDLINE="console=ttyS0 quiet loglevel=3 panic=-1 reboot=t"
+
+pass() {
+	echo "ok - $FLAVOUR: $1"
+}
+
+# fail NAME [DETAIL]
+fail() {
+	echo "not ok - $FLAVOUR: $1"
+	[ -z "${2:-}" ] || echo "$2" | tr -d '\r' | sed 's/^/    /'
+}
+
+# check NAME COMMAND...: passes if the command succeeds, fails with its output otherwise.
+check() {
+	check_name=$1
+	shift
+	if check_output=$("$@" 2>&1); then
+		pass "$check_name"
+	else
+		fail "$check_name" "$check_output"
+	fi
+}
+
+# with_timeout SECONDS COMMAND...: SECONDS as on a fast host; status 124 or 143 when it took longer.
+with_timeout() {
+	timeout_s=$(($1 * SLOWNESS))
+	shift
+	timeout -k 5 "$timeout_s" "$@"
+}
+
+# wait_for SECONDS FILE REGEX: succeeds once a line of FILE matches.
+wait_for() {
+	wait_left=$(($1 * SLOWNESS * 5))
+	until grep -qE "$3" "$2" 2>/dev/null; do
+		wait_left=$((wait_left - 1))
+		[ $wait_left -gt 0 ] || return 1
+		sleep 0.2
+	done
+}
+
+# make_base FILE MIB: a sparse disk with a few marked places, so that its digest says something.
+make_base() {
+	truncate -s "${2}M" "$1"
+	for base_place in 0 1 7 4095 $(($2 * 128)) $(($2 * 256 - 1)); do
+		printf 'base image, block %4096d' "$base_place" | dd of="$1" bs=4096 seek="$base_place" count=1 conv=notrunc 2>/dev/null
+	done
+}
+
+# Far cheaper than a cryptographic digest where SHA is emulated, and what it guards against is no attacker.
+digest() {
+	md5sum "$1" | cut -d' ' -f1
+}
+
+# run_guest SECONDS LOG PARAMETERS THAW-ARGUMENT...: boots the guest with 2 CPUs and 512 MiB in
+# the foreground. PARAMETERS reach the guest's script as its environment; L2_SCRIPT names it (a file
+# of tests/linux/guest/ without .sh). The console goes to LOG, what thaw says to its neighbour .err.log.
+run_guest() {
+	guest_seconds=$1
+	guest_log=$2
+	guest_parameters=$3
+	shift 3
+	with_timeout "$guest_seconds" "$THAW" run --name "linux-$FLAVOUR" --kernel "$KERNEL" --initrd "$INITRD" \
+		--cpus 2 --mem 512M --cmdline "$CMDLINE L2_CPUS=2 L2_MEM_MIB=512 $guest_parameters" \
+		"$@" >"$guest_log" 2>"${guest_log%.log}.err.log" </dev/null
+}
+
+# report_guest LOG: the guest's own results as results of the scenario. A guest that did not
+# finish its script is a failure, with the end of its console.
+report_guest() {
+	tr -d '\r' <"$1" | sed -n "
+		s/^.*L2: ok \(.*\)/ok - $FLAVOUR guest: \1/p
+		s/^.*L2: info /# $FLAVOUR guest: /p
+		/^.*L2: FAIL /{
+			s/^.*L2: FAIL \([^:]*\): /not ok - $FLAVOUR guest: \1|/
+			s/|\$//
+			s/|/\n    /g
+			p
+		}"
+	if grep -q 'L2: done' "$1"; then
+		pass "guest finishes its script"
+	else
+		fail "guest finishes its script" "$(tail -n 15 "$1")"
+	fi
+}
