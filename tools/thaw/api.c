@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Role: route requests to the VM's owner and form the answers.
+ * Not here: connections (server.c) and the VM itself (owner.c). */
+#include "api.h"
+#include "text.h"
+#include <errno.h>
+#include <string.h>
+
+static void respond_json(struct server_response *response, json_t *json)
+{
+    response->status = 200;
+    response->body = json ? json_dumps(json, JSON_COMPACT) : NULL;
+    response->body_count = response->body ? strlen(response->body) : 0;
+    json_decref(json);
+    if (!response->body)
+        server_refuse(response, 500, "no-memory", "out of memory");
+}
+
+static void respond_error(struct server_response *response, const struct thaw_error *error)
+{
+    switch (error->code) {
+    case THAW_ESTATE:
+        server_refuse(response, 409, "wrong-state", error->message);
+        break;
+    case -EINVAL:
+        server_refuse(response, 400, "invalid", error->message);
+        break;
+    default:
+        server_refuse(response, 500, "failed", error->message);
+    }
+}
+
+static void get_vm(
+    struct owner *owner, const struct http_request *request, struct server_response *response)
+{
+    (void)request;
+    respond_json(response, owner_describe(owner));
+}
+
+static int parse_state(const char *text, enum thaw_vm_state *ret)
+{
+    static const enum thaw_vm_state states[] = {THAW_VM_RUNNING, THAW_VM_PAUSED, THAW_VM_STOPPED};
+
+    for (size_t i = 0; i < ARRAY_SIZE(states); i++) {
+        if (strcmp(text, thaw_vm_state_name(states[i])) == 0) {
+            *ret = states[i];
+            return 0;
+        }
+    }
+    return -EINVAL;
+}
+
+static void put_state(
+    struct owner *owner, const struct http_request *request, struct server_response *response)
+{
+    _cleanup_json_ json_t *body =
+        json_loadb(request->body ? request->body : "", request->body_count, 0, NULL);
+    const char *text = json_string_value(json_object_get(body, "state"));
+    struct thaw_error error = {0};
+    enum thaw_vm_state state;
+
+    if (!text) {
+        server_refuse(
+            response, 400, "invalid", "the body must be JSON like {\"state\":\"paused\"}");
+        return;
+    }
+    if (parse_state(text, &state) < 0) {
+        server_refuse(response, 400, "invalid", "'state' must be 'running', 'paused' or 'stopped'");
+        return;
+    }
+    if (owner_set_state(owner, state, &error) < 0)
+        respond_error(response, &error);
+    else
+        respond_json(response, owner_describe(owner));
+}
+
+/* The number that the query gives to `key`. Returns 0 if it is absent or good. */
+static int query_number(const char *query, const char *key, uint64_t max, uint64_t *ret)
+{
+    char text[24];
+    size_t count;
+    const char *value = text_query_value(query, key, &count);
+
+    if (!value)
+        return 0;
+    if (count >= sizeof(text))
+        return -EINVAL;
+    memcpy(text, value, count);
+    text[count] = '\0';
+    return text_parse_number(text, 0, max, ret);
+}
+
+static void respond_tail(
+    struct console *console, uint64_t pos, uint64_t end, struct server_response *response)
+{
+    size_t count = (size_t)(end - pos), used = 0;
+    uint64_t skipped;
+
+    response->body = malloc(count + 1);
+    if (!response->body) {
+        server_refuse(response, 500, "no-memory", "out of memory");
+        return;
+    }
+    while (used < count) {
+        size_t n = console_read(console, &pos, response->body + used, count - used, &skipped);
+
+        if (n == 0)
+            break;
+        used += n;
+    }
+    response->body_count = used;
+}
+
+static void get_console(
+    struct owner *owner, const struct http_request *request, struct server_response *response)
+{
+    struct console *console = owner_console(owner);
+    uint64_t follow = 0, tail = UINT64_MAX, end = console_end(console);
+
+    if (query_number(request->query, "follow", 1, &follow) < 0 ||
+        query_number(request->query, "tail", UINT64_MAX, &tail) < 0) {
+        server_refuse(
+            response, 400, "invalid", "'follow' must be 0 or 1, 'tail' a number of bytes");
+        return;
+    }
+    tail = MIN(tail, MIN(end, (uint64_t)CONSOLE_BYTES));
+    response->status = 200;
+    response->type = "application/octet-stream";
+    if (follow) {
+        response->stream = true;
+        response->stream_pos = end - tail;
+    } else {
+        respond_tail(console, end - tail, end, response);
+    }
+}
+
+static void post_console(
+    struct owner *owner, const struct http_request *request, struct server_response *response)
+{
+    struct thaw_error error = {0};
+    int rc = 0;
+
+    if (request->body_count > 0)
+        rc = owner_input(owner, request->body, request->body_count, &error);
+    if (rc < 0)
+        respond_error(response, &error);
+    else
+        respond_json(response, json_pack("{s:i}", "taken", rc));
+}
+
+static const struct route {
+    const char *path;
+    const char *method;
+    void (*handle)(
+        struct owner *owner, const struct http_request *request, struct server_response *response);
+} routes[] = {
+    {"/v1/vm", "GET", get_vm},
+    {"/v1/vm/state", "PUT", put_state},
+    {"/v1/console", "GET", get_console},
+    {"/v1/console", "POST", post_console},
+};
+
+void api_handle(void *data, const struct http_request *request, struct server_response *response)
+{
+    char allow[64] = "";
+
+    for (size_t i = 0; i < ARRAY_SIZE(routes); i++) {
+        if (strcmp(routes[i].path, request->path) != 0)
+            continue;
+        if (strcmp(routes[i].method, request->method) == 0) {
+            routes[i].handle(data, request, response);
+            return;
+        }
+        response->allow =
+            strcmp(routes[i].path, "/v1/console") == 0 ? "GET, POST" : routes[i].method;
+        snprintf(allow, sizeof(allow), "use %s", response->allow);
+    }
+    if (response->allow)
+        server_refuse(response, 405, "method-not-allowed", allow);
+    else
+        server_refuse(response, 404, "not-found", "there is no such thing here; see docs/api.md");
+}

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Role: HTTP requests over a VM's control socket, with deadlines.
+ * Not here: which VM, and waiting until it is there or gone (control.c). */
+#include "client.h"
+#include "fail.h"
+#include "runtime.h"
+#include <errno.h>
+#include <http_parser.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#define RESPONSE_MAX_BYTES (1u << 20)
+
+/* 0 when fd is ready, -ETIMEDOUT after the deadline. */
+static int wait_for(int fd, short events, int64_t deadline)
+{
+    for (;;) {
+        struct pollfd poll_fd = {.fd = fd, .events = events};
+        int64_t left = deadline - now_ms();
+        int rc = poll(&poll_fd, 1, left > 0 ? (int)MIN(left, 1000000) : 0);
+
+        if (rc > 0)
+            return 0;
+        if (rc == 0 && now_ms() >= deadline)
+            return -ETIMEDOUT;
+        if (rc < 0 && errno != EINTR)
+            return -errno;
+    }
+}
+
+int client_connect(const char *dir_path, int64_t deadline, struct thaw_error *error)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    _cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int count = snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/" RUNTIME_SOCKET, dir_path);
+
+    if (count < 0 || (size_t)count >= sizeof(addr.sun_path))
+        return fail_set(
+            error, -ENAMETOOLONG, "the path of '%s' is too long for a socket", dir_path);
+    if (fd < 0)
+        return fail_errno(error, errno, "cannot make a socket");
+    while (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) != 0) {
+        if (errno == EINTR)
+            continue;
+        /* A full backlog cannot be polled for. */
+        if (errno != EAGAIN)
+            return fail_errno(error, errno, "cannot connect to '%s'", addr.sun_path);
+        if (now_ms() >= deadline)
+            return fail_errno(error, ETIMEDOUT, "cannot connect to '%s'", addr.sun_path);
+        usleep(5000);
+    }
+    return take_fd(&fd);
+}
+
+pid_t client_peer(int fd)
+{
+    struct ucred peer = {0};
+    socklen_t bytes = sizeof(peer);
+
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) == 0 ? peer.pid : 0;
+}
+
+static int send_bytes(int fd, const char *bytes, size_t count, int64_t deadline)
+{
+    while (count > 0) {
+        ssize_t n = send(fd, bytes, count, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+        if (n < 0 && errno == EAGAIN) {
+            int rc = wait_for(fd, POLLOUT, deadline);
+
+            if (rc < 0)
+                return rc;
+        } else if (n < 0 && errno != EINTR) {
+            return -errno;
+        } else if (n > 0) {
+            bytes += n;
+            count -= (size_t)n;
+        }
+    }
+    return 0;
+}
+
+int client_send(int fd, const char *method, const char *target, const char *body, size_t body_count,
+    int64_t deadline, struct thaw_error *error)
+{
+    char header[256];
+    int count = snprintf(header, sizeof(header),
+        "%s %s HTTP/1.1\r\nHost: thaw\r\nContent-Length: %zu\r\n\r\n", method, target, body_count);
+    int rc = send_bytes(fd, header, (size_t)count, deadline);
+
+    if (rc == 0)
+        rc = send_bytes(fd, body, body_count, deadline);
+    return rc < 0 ? fail_errno(error, -rc, "cannot send a request to the VM") : 0;
+}
+
+struct response {
+    char *body;
+    size_t body_count;
+    bool complete;
+};
+
+static int on_body(http_parser *parser, const char *at, size_t count)
+{
+    struct response *response = parser->data;
+    char *larger;
+
+    if (count > RESPONSE_MAX_BYTES - response->body_count)
+        return 1;
+    larger = realloc(response->body, response->body_count + count);
+    if (!larger)
+        return 1;
+    memcpy(larger + response->body_count, at, count);
+    response->body = larger;
+    response->body_count += count;
+    return 0;
+}
+
+static int on_complete(http_parser *parser)
+{
+    struct response *response = parser->data;
+
+    response->complete = true;
+    http_parser_pause(parser, 1);
+    return 0;
+}
+
+static int receive_response(
+    int fd, int64_t deadline, http_parser *parser, struct response *response)
+{
+    static const http_parser_settings settings = {
+        .on_body = on_body, .on_message_complete = on_complete};
+
+    http_parser_init(parser, HTTP_RESPONSE);
+    parser->data = response;
+    while (!response->complete) {
+        char buf[4096];
+        ssize_t n = recv(fd, buf, sizeof(buf), MSG_DONTWAIT);
+        int rc;
+
+        if (n < 0 && errno == EAGAIN) {
+            rc = wait_for(fd, POLLIN, deadline);
+            if (rc < 0)
+                return rc;
+            continue;
+        }
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        if (n < 0)
+            continue;
+        http_parser_execute(parser, &settings, buf, (size_t)n);
+        if (response->complete)
+            break;
+        if (n == 0)
+            return -ECONNRESET;
+        if (HTTP_PARSER_ERRNO(parser) != HPE_OK)
+            return -EPROTO;
+    }
+    return 0;
+}
+
+int client_receive(int fd, int64_t deadline, json_t **ret_body, struct thaw_error *error)
+{
+    struct response response = {0};
+    http_parser parser;
+    int rc = receive_response(fd, deadline, &parser, &response);
+    _cleanup_free_ char *text = response.body;
+    _cleanup_json_ json_t *body = NULL;
+    const char *message;
+
+    if (rc < 0)
+        return fail_errno(error, -rc, "no answer from the VM's process");
+    body = json_loadb(text ? text : "", response.body_count, 0, NULL);
+    if (parser.status_code >= 400) {
+        message = json_string_value(json_object_get(json_object_get(body, "error"), "message"));
+        return fail_set(error, parser.status_code == 409 ? THAW_ESTATE : -EIO, "%s",
+            message ? message : "the VM's process refused without a reason");
+    }
+    if (!body)
+        return fail_set(error, -EPROTO, "the VM's process answered with something else than JSON");
+    if (ret_body)
+        *ret_body = take_ptr(body);
+    return 0;
+}
+
+struct client_stream {
+    http_parser parser;
+    client_stream_fn take;
+    void *data;
+    bool complete, enough;
+};
+
+static int on_stream_body(http_parser *parser, const char *at, size_t count)
+{
+    struct client_stream *stream = parser->data;
+
+    stream->enough = stream->enough || stream->take(stream->data, at, count) < 0;
+    return stream->enough;
+}
+
+static int on_stream_complete(http_parser *parser)
+{
+    ((struct client_stream *)parser->data)->complete = true;
+    return 0;
+}
+
+int client_stream_new(
+    client_stream_fn take, void *data, struct client_stream **ret, struct thaw_error *error)
+{
+    struct client_stream *stream = calloc(1, sizeof(*stream));
+
+    if (!stream)
+        return fail_errno(error, ENOMEM, "cannot follow the console");
+    http_parser_init(&stream->parser, HTTP_RESPONSE);
+    stream->parser.data = stream;
+    stream->take = take;
+    stream->data = data;
+    *ret = stream;
+    return 0;
+}
+
+void client_stream_free(struct client_stream *stream)
+{
+    free(stream);
+}
+
+int client_stream_read(struct client_stream *stream, int fd, struct thaw_error *error)
+{
+    static const http_parser_settings settings = {
+        .on_body = on_stream_body, .on_message_complete = on_stream_complete};
+    char buf[16384];
+    ssize_t n = recv(fd, buf, sizeof(buf), MSG_DONTWAIT);
+
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return 1;
+    if (n < 0)
+        return fail_errno(error, errno, "lost the VM's console");
+    http_parser_execute(&stream->parser, &settings, buf, (size_t)n);
+    if (stream->enough)
+        return -ECANCELED;
+    if (stream->complete)
+        return 0;
+    if (n == 0)
+        return fail_set(error, -ECONNRESET, "lost the VM's console: its process died");
+    if (HTTP_PARSER_ERRNO(&stream->parser) != HPE_OK)
+        return fail_set(error, -EPROTO, "lost the VM's console: its process does not speak HTTP");
+    return 1;
+}

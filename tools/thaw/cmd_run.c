@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Role: `thaw run`: options, then the VM in this process or in a detached one.
+ * Not here: the VM's life (owner.c). */
+#include "commands.h"
+#include "fail.h"
+#include "foreground.h"
+#include "guests.h"
+#include "owner.h"
+#include "text.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+
+enum {
+    OPTION_NAME = 1,
+    OPTION_GUEST,
+    OPTION_KERNEL,
+    OPTION_INITRD,
+    OPTION_CMDLINE,
+    OPTION_CPUS,
+    OPTION_MEM,
+    OPTION_DISK,
+    OPTION_TEMPLATE,
+    OPTION_DETACH,
+};
+
+static const struct cli_option options[] = {
+    {OPTION_NAME, "name", "NAME", "what the VM is called; required"},
+    {OPTION_GUEST, "guest", "GUEST", "run one of the small guests that come with thaw, or"},
+    {OPTION_KERNEL, "kernel", "FILE", "boot this kernel (bzImage or ELF64)"},
+    {OPTION_INITRD, "initrd", "FILE", "initial ramdisk"},
+    {OPTION_CMDLINE, "cmdline", "TEXT", "kernel command line; Linux needs console=ttyS0 to print"},
+    {OPTION_CPUS, "cpus", "N", "number of vCPUs, 1 to 16 (default: 1)"},
+    {OPTION_MEM, "mem", "SIZE", "memory in MiB, or with K, M, G or T (default: 128M)"},
+    {OPTION_DISK, "disk", "BASE[:ro]", "raw disk image, never written; may be repeated"},
+    {OPTION_TEMPLATE, "template", "NAME", "template name (default: the guest's or kernel's)"},
+    {OPTION_DETACH, "detach", NULL, "return when the VM runs, and leave it in the background"},
+    {0},
+};
+
+struct run {
+    struct vm_config config;
+    char template_name[NAME_BYTES];
+    bool detach;
+    char *owned[3 + THAW_DISKS_MAX]; /* strings of config */
+    size_t owned_count;
+};
+
+static int set_mem(struct cli *cli, struct run *run)
+{
+    int rc = text_parse_size(cli->value, &run->config.mem_bytes);
+
+    /* A plain number counts MiB, so a number of bytes comes out far too large. */
+    if (rc == -EINVAL)
+        return cli_usage(cli, "'%s' is no memory size like 512, 512M or 8G", cli->value);
+    if (rc == -ERANGE || run->config.mem_bytes > THAW_MEM_MAX_BYTES)
+        return cli_usage(cli, "memory of '%s' is too much: the most is 1T", cli->value);
+    if (run->config.mem_bytes < THAW_MEM_MIN_BYTES)
+        return cli_usage(cli, "memory of '%s' is too little: the least is 16M", cli->value);
+    if (run->config.mem_bytes % (1u << 20))
+        return cli_usage(cli, "memory of '%s' is not a whole number of MiB", cli->value);
+    return 0;
+}
+
+/* BASE, BASE:ro or BASE:rw; only the last three bytes are looked at, so that paths may hold commas
+ * and colons. */
+static int add_disk(struct cli *cli, struct run *run)
+{
+    size_t count = strlen(cli->value);
+    struct vm_disk *disk = run->config.disks + run->config.disk_count;
+    char *path = strdup(cli->value);
+
+    if (!path || run->config.disk_count == THAW_DISKS_MAX) {
+        free(path);
+        return cli_usage(cli, "too many disks: the most is %d", THAW_DISKS_MAX);
+    }
+    if (count >= 3 &&
+        (strcmp(path + count - 3, ":ro") == 0 || strcmp(path + count - 3, ":rw") == 0)) {
+        disk->read_only = path[count - 1] == 'o';
+        path[count - 3] = '\0';
+    }
+    run->owned[run->owned_count++] = path;
+    if (!*path)
+        return cli_usage(cli, "option '--disk' needs a path");
+    disk->path = path;
+    run->config.disk_count++;
+    return 0;
+}
+
+static int set_cpus(struct cli *cli, struct run *run)
+{
+    uint64_t cpus;
+
+    if (text_parse_number(cli->value, 1, THAW_VCPUS_MAX, &cpus) < 0)
+        return cli_usage(
+            cli, "'%s' is no number of vCPUs from 1 to %d", cli->value, THAW_VCPUS_MAX);
+    run->config.cpus = (uint32_t)cpus;
+    return 0;
+}
+
+static int set_name(struct cli *cli, const char *what, const char **ret)
+{
+    if (!text_is_name(cli->value))
+        return cli_usage(cli,
+            "'%s' is no %s: it takes 1 to 64 letters, digits, '.', '_' and '-', and begins with a "
+            "letter or digit",
+            cli->value, what);
+    *ret = cli->value;
+    return 0;
+}
+
+static int take_option(struct cli *cli, struct run *run, int option)
+{
+    struct vm_config *config = &run->config;
+
+    switch (option) {
+    case OPTION_NAME:
+        return set_name(cli, "VM name", &config->name);
+    case OPTION_GUEST:
+        config->guest = cli->value;
+        return 0;
+    case OPTION_KERNEL:
+        config->kernel = cli->value;
+        return 0;
+    case OPTION_INITRD:
+        config->initrd = cli->value;
+        return 0;
+    case OPTION_CMDLINE:
+        config->cmdline = cli->value;
+        return 0;
+    case OPTION_CPUS:
+        return set_cpus(cli, run);
+    case OPTION_MEM:
+        return set_mem(cli, run);
+    case OPTION_DISK:
+        return add_disk(cli, run);
+    case OPTION_TEMPLATE:
+        return set_name(cli, "template name", &config->template_name);
+    case OPTION_DETACH:
+        run->detach = true;
+        return 0;
+    default:
+        return cli_usage(cli, "unexpected argument '%s'", cli->value);
+    }
+}
+
+static int parse(struct cli *cli, struct run *run)
+{
+    int option;
+
+    while ((option = cli_next(cli)) != CLI_END) {
+        if (option == CLI_STOP || take_option(cli, run, option) == CLI_STOP)
+            return CLI_STOP;
+    }
+    if (!run->config.name)
+        return cli_usage(cli, "option '--name' is missing");
+    if (!run->config.guest == !run->config.kernel)
+        return cli_usage(cli, "give either --guest or --kernel");
+    return 0;
+}
+
+/* Makes a path independent of the working directory; one that leads nowhere is kept for the error
+ * message of whoever opens it. */
+static void make_absolute(struct run *run, const char **path)
+{
+    char *absolute = *path ? realpath(*path, NULL) : NULL;
+
+    if (absolute) {
+        run->owned[run->owned_count++] = absolute;
+        *path = absolute;
+    }
+}
+
+static int resolve(struct run *run, struct thaw_error *error)
+{
+    struct vm_config *config = &run->config;
+
+    if (config->guest) {
+        char *path;
+        int rc = guests_find(config->guest, &path, error);
+
+        if (rc < 0)
+            return rc;
+        run->owned[run->owned_count++] = path;
+        config->kernel = path;
+    } else {
+        make_absolute(run, &config->kernel);
+    }
+    make_absolute(run, &config->initrd);
+    for (size_t i = 0; i < config->disk_count; i++) {
+        char *absolute = realpath(config->disks[i].path, NULL);
+
+        if (absolute) {
+            free(run->owned[i]);
+            run->owned[i] = absolute;
+            config->disks[i].path = absolute;
+        }
+    }
+    if (!config->template_name) {
+        const char *slash = strrchr(config->kernel, '/');
+
+        text_to_name(config->guest ? config->guest
+                     : slash       ? slash + 1
+                                   : config->kernel,
+            run->template_name);
+        config->template_name = run->template_name;
+    }
+    return 0;
+}
+
+static void block_signals(void)
+{
+    sigset_t signals;
+
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGHUP);
+    sigaddset(&signals, SIGQUIT);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+/* The exit status of a VM that ran in the foreground; says why if it is not 0. */
+static int judge(const struct vm_config *config, const struct thaw_vm_info *info)
+{
+    if (info->state == THAW_VM_FAILED)
+        return cli_error("VM '%s' failed: %s%s%s", config->name, thaw_vm_reason_name(info->reason),
+            *info->detail ? ": " : "", info->detail);
+    if (info->reason == THAW_REASON_EXIT && info->exit_status != 0)
+        return cli_error("VM '%s' ended with exit status %u", config->name, info->exit_status);
+    return CLI_OK;
+}
+
+static int run_foreground(const struct cli *cli, const struct vm_config *config)
+{
+    struct foreground *foreground = NULL;
+    struct thaw_error error = {0};
+    struct thaw_vm_info info;
+    struct owner *owner;
+    json_t *vm = NULL;
+
+    if (owner_open(config, &owner, &error) < 0)
+        return cli_report(&error);
+    if (foreground_open(owner, !cli->json, &foreground, &error) < 0) {
+        owner_close(owner);
+        return cli_report(&error);
+    }
+    owner_run(owner, foreground_turn, foreground);
+    foreground_close(foreground);
+    owner_get_info(owner, &info);
+    if (cli->json)
+        vm = owner_describe(owner);
+    owner_close(owner);
+    if (vm)
+        cli_print_json(vm);
+    return judge(config, &info);
+}
+
+static void tell(int fd, char first, const char *text)
+{
+    if (write(fd, &first, 1) == 1)
+        while (*text) {
+            ssize_t n = write(fd, text, strlen(text));
+
+            if (n < 0)
+                break;
+            text += n;
+        }
+    close(fd);
+}
+
+/* The detached process. Tells the parent '+' and the VM, or '-' and an error. */
+static int run_child(const struct vm_config *config, int report_fd)
+{
+    struct thaw_error error = {0};
+    struct owner *owner;
+    json_t *vm;
+    char *text;
+    int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    setsid();
+    for (int fd = STDIN_FILENO; null_fd >= 0 && fd <= STDERR_FILENO; fd++)
+        dup2(null_fd, fd);
+    cleanup_close(&null_fd);
+    if (owner_open(config, &owner, &error) < 0) {
+        tell(report_fd, '-', error.message[0] ? error.message : thaw_strerror(error.code));
+        return CLI_FAILED;
+    }
+    if (chdir("/") != 0) {
+        /* Then the directory that the user was in stays in use; nothing else depends on it. */
+    }
+    vm = owner_describe(owner);
+    text = vm ? json_dumps(vm, JSON_COMPACT) : NULL;
+    json_decref(vm);
+    tell(report_fd, '+', text ? text : "{}");
+    free(text);
+    owner_run(owner, NULL, NULL);
+    owner_close(owner);
+    return CLI_OK;
+}
+
+/* Reads until the child closes the pipe. */
+static size_t read_report(int fd, char *buf, size_t count)
+{
+    size_t used = 0;
+
+    while (used < count - 1) {
+        ssize_t n = read(fd, buf + used, count - 1 - used);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        used += (size_t)n;
+    }
+    buf[used] = '\0';
+    return used;
+}
+
+static int run_detached(const struct cli *cli, const struct vm_config *config)
+{
+    static char report[65536];
+    int pipe_fds[2];
+    pid_t pid;
+
+    if (pipe2(pipe_fds, O_CLOEXEC) != 0)
+        return cli_error("cannot make a pipe: %s", strerror(errno));
+    fflush(NULL);
+    pid = fork();
+    if (pid < 0)
+        return cli_error("cannot make a process: %s", strerror(errno));
+    if (pid == 0) {
+        close(pipe_fds[0]);
+        return run_child(config, pipe_fds[1]);
+    }
+    close(pipe_fds[1]);
+    read_report(pipe_fds[0], report, sizeof(report));
+    close(pipe_fds[0]);
+    if (report[0] == '+') {
+        if (cli->json)
+            printf("%s\n", report + 1);
+        return CLI_OK;
+    }
+    waitpid(pid, NULL, 0);
+    if (report[0] == '-')
+        return cli_error("%s", report + 1);
+    return cli_error("VM '%s' failed: its process died while it was starting", config->name);
+}
+
+static int run_run(struct cli *cli)
+{
+    struct run run = {.config = {.cpus = 1, .mem_bytes = 128u << 20, .cmdline = ""}};
+    struct thaw_error error = {0};
+    int status;
+
+    if (parse(cli, &run) == CLI_STOP)
+        status = cli->status;
+    else if ((cli->store && cli_check_store(cli->store, &error) < 0) || resolve(&run, &error) < 0)
+        status = cli_report(&error);
+    else {
+        block_signals();
+        status = run.detach ? run_detached(cli, &run.config) : run_foreground(cli, &run.config);
+    }
+    for (size_t i = 0; i < run.owned_count; i++)
+        free(run.owned[i]);
+    return status;
+}
+
+const struct cli_command cmd_run = {
+    .name = "run",
+    .operands = "--name NAME (--guest GUEST | --kernel FILE) [OPTION]...",
+    .summary = "Run a new VM",
+    .notes =
+        "In the foreground the guest's serial console is on stdout, and stdin is its input. On a\n"
+        "terminal Ctrl-C or Ctrl-A x stops the VM; Ctrl-A Ctrl-C sends the guest a Ctrl-C.\n"
+        "The exit status is 0 if the guest powered off, reset or exited with 0, or if the VM was\n"
+        "stopped on request; 1 otherwise. With --json, stdout carries the VM instead of its\n"
+        "console: when it runs (--detach), or when it has ended.\n"
+        "The template name is what later snapshots are named after.",
+    .options = options,
+    .run = run_run,
+};

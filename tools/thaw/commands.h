@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* THE list of subcommands, in the order of the help. Each is `cmd_<name>` in cmd_<name>.c. */
+#ifndef TOOLS_COMMANDS_H
+#define TOOLS_COMMANDS_H
+
+#include "cli.h"
+
+#define COMMANDS(X)                                                                                \
+    X(doctor)                                                                                      \
+    X(run)                                                                                         \
+    X(ps)                                                                                          \
+    X(pause)                                                                                       \
+    X(resume)                                                                                      \
+    X(stop)                                                                                        \
+    X(console)
+
+#define COMMAND_DECLARE(name) extern const struct cli_command cmd_##name;
+COMMANDS(COMMAND_DECLARE)
+#undef COMMAND_DECLARE
+
+#endif

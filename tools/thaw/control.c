@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Role: find a VM by name, change its state, wait for the effect.
+ * Not here: HTTP (client.c), and what commands print (cmd_*.c). */
+#include "control.h"
+#include "client.h"
+#include "fail.h"
+#include "vm_json.h"
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#define START_MS                                                                                   \
+    3000 /* between claiming a name and listening, or between the last answer and exit */
+
+json_t *control_last_words(struct runtime_entry *entry)
+{
+    if (!entry->status)
+        entry->status =
+            json_pack("{s:s, s:i, s:s}", "name", entry->name, "pid", 0, "state", "created");
+    if (!entry->alive)
+        vm_json_mark_dead(entry->status);
+    return entry->status;
+}
+
+static int ended(struct runtime_entry *entry, struct thaw_error *error)
+{
+    const json_t *vm = control_last_words(entry);
+    const char *detail = vm_json_get(vm, "detail");
+
+    return fail_set(error, -ESRCH, "VM '%s' has ended (%s%s%s)", entry->name,
+        vm_json_get(vm, "reason"), *detail ? ": " : "", detail);
+}
+
+int control_connect(const char *name, struct runtime_entry *ret_entry, struct thaw_error *error)
+{
+    int64_t deadline = now_ms() + START_MS;
+
+    for (;;) {
+        struct runtime_entry entry;
+        int rc = runtime_find(name, &entry, error);
+
+        if (rc < 0)
+            return rc;
+        if (!entry.alive) {
+            *ret_entry = entry;
+            return ended(&entry, error);
+        }
+        rc = client_connect(entry.dir_path, deadline, error);
+        if (rc >= 0) {
+            *ret_entry = entry;
+            return rc;
+        }
+        runtime_entry_fini(&entry);
+        if ((rc != -ENOENT && rc != -ECONNREFUSED) || now_ms() >= deadline)
+            return rc == -ENOENT ? fail_set(error, -EAGAIN, "VM '%s' is still starting", name) : rc;
+        usleep(5000);
+    }
+}
+
+static int request_state(
+    int fd, const char *name, enum thaw_vm_state state, json_t **ret_vm, struct thaw_error *error)
+{
+    int64_t deadline = now_ms() + CONTROL_ANSWER_MS;
+    char body[64];
+    int count = snprintf(body, sizeof(body), "{\"state\":\"%s\"}", thaw_vm_state_name(state));
+    int rc = client_send(fd, "PUT", "/v1/vm/state", body, (size_t)count, deadline, error);
+
+    if (rc == 0)
+        rc = client_receive(fd, deadline, ret_vm, error);
+    if (rc == -ETIMEDOUT)
+        return fail_set(
+            error, rc, "VM '%s' does not answer; its process is %d", name, (int)client_peer(fd));
+    return rc;
+}
+
+int control_set_state(
+    const char *name, enum thaw_vm_state state, json_t **ret_vm, struct thaw_error *error)
+{
+    struct runtime_entry entry;
+    _cleanup_close_ int fd = control_connect(name, &entry, error);
+    int rc;
+
+    if (fd < 0) {
+        if (fd == -ESRCH)
+            runtime_entry_fini(&entry);
+        return fd;
+    }
+    rc = request_state(fd, name, state, ret_vm, error);
+    runtime_entry_fini(&entry);
+    return rc;
+}
+
+/* Waits until the process is gone. */
+static int wait_gone(int pid_fd, const struct runtime_entry *entry, struct thaw_error *error)
+{
+    int64_t deadline = now_ms() + CONTROL_ANSWER_MS;
+
+    while (now_ms() < deadline) {
+        struct pollfd poll_fd = {.fd = pid_fd, .events = POLLIN};
+
+        if (pid_fd >= 0 && poll(&poll_fd, 1, 1000) == 1)
+            return 0;
+        if (pid_fd < 0) {
+            if (!runtime_is_alive(entry))
+                return 0;
+            usleep(5000);
+        }
+    }
+    return fail_set(
+        error, -ETIMEDOUT, "VM '%s' was stopped, but its process does not end", entry->name);
+}
+
+static int remove_record(struct runtime_entry *entry, json_t **ret_vm, struct thaw_error *error)
+{
+    int rc = runtime_remove(entry->name, error);
+
+    if (rc == 0 && ret_vm)
+        *ret_vm = json_incref(control_last_words(entry));
+    return rc;
+}
+
+static int stop_connected(
+    int fd, const struct runtime_entry *entry, json_t **ret_vm, struct thaw_error *error)
+{
+    _cleanup_close_ int pid_fd = -1;
+    pid_t pid = client_peer(fd);
+    int rc;
+
+    if (pid > 0)
+        pid_fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    rc = request_state(fd, entry->name, THAW_VM_STOPPED, ret_vm, error);
+    if (rc < 0)
+        return rc;
+    rc = wait_gone(pid_fd, entry, error);
+    if (rc < 0 && ret_vm) {
+        json_decref(*ret_vm);
+        *ret_vm = NULL;
+    }
+    return rc;
+}
+
+int control_stop(const char *name, json_t **ret_vm, struct thaw_error *error)
+{
+    struct runtime_entry entry;
+    _cleanup_close_ int fd = control_connect(name, &entry, error);
+    int rc;
+
+    if (fd == -ESRCH) {
+        rc = remove_record(&entry, ret_vm, error);
+    } else if (fd < 0) {
+        return fd;
+    } else {
+        rc = stop_connected(fd, &entry, ret_vm, error);
+        /* It may have ended by itself at the same moment. */
+        if (rc < 0 && rc != -ETIMEDOUT && !runtime_is_alive(&entry)) {
+            runtime_entry_fini(&entry);
+            rc = runtime_find(name, &entry, error);
+            if (rc < 0)
+                return rc == -ENOENT ? 0 : rc;
+            rc = entry.alive ? 0 : remove_record(&entry, ret_vm, error);
+        }
+    }
+    runtime_entry_fini(&entry);
+    return rc;
+}

@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Role: the life of one VM in its process: claim, make, serve, record, end.
+ * Not here: the terminal (foreground.c) and going into the background (cmd_run.c). */
+#include "owner.h"
+#include "api.h"
+#include "fail.h"
+#include "runtime.h"
+#include "server.h"
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+
+#define CONSOLE_PAUSE_MS 5    /* output is collected for so long between two looks at it */
+#define FINISH_MS        1000 /* for readers to take the rest of the output */
+
+struct owner {
+    const struct vm_config *config;
+    struct runtime_slot slot;
+    struct loop loop;
+    struct console *console;
+    struct server *server;
+    thaw_env *env;
+    thaw_vm *vm;
+    struct loop_source vm_source, console_source, signal_source;
+    struct timespec started, stopped;
+    int64_t started_ms, stopped_ms;
+    int64_t console_ms;         /* when to look for output again; 0: when it is signalled */
+    enum thaw_vm_state state;   /* as recorded */
+    enum thaw_vm_reason reason; /* as recorded */
+    bool ended;
+};
+
+struct loop *owner_loop(struct owner *owner)
+{
+    return &owner->loop;
+}
+
+struct console *owner_console(struct owner *owner)
+{
+    return owner->console;
+}
+
+void owner_get_info(struct owner *owner, struct thaw_vm_info *ret)
+{
+    *ret = (struct thaw_vm_info){.size = sizeof(*ret)};
+    if (owner->vm)
+        thaw_vm_get_info(owner->vm, ret);
+}
+
+json_t *owner_describe(struct owner *owner)
+{
+    struct vm_times times = {
+        .started = owner->started,
+        .uptime_ms = (owner->ended ? owner->stopped_ms : now_ms()) - owner->started_ms,
+        .ended = owner->ended,
+        .stopped = owner->stopped,
+    };
+    struct thaw_vm_info info;
+
+    owner_get_info(owner, &info);
+    return vm_json_new(owner->config, &info, &times);
+}
+
+static int write_record(struct owner *owner, struct thaw_error *error)
+{
+    _cleanup_json_ json_t *status = owner_describe(owner);
+
+    if (!status)
+        return fail_errno(error, ENOMEM, "cannot describe the VM");
+    return runtime_write_status(&owner->slot, status, error);
+}
+
+/* Brings the record in line with the VM. A record that cannot be written (the disk is full) is no
+ * reason to end a VM: the control socket tells the truth. */
+static void note_state(struct owner *owner)
+{
+    struct thaw_vm_info info;
+
+    owner_get_info(owner, &info);
+    if (info.state == owner->state && info.reason == owner->reason)
+        return;
+    owner->state = info.state;
+    owner->reason = info.reason;
+    if (!owner->ended && (info.state == THAW_VM_STOPPED || info.state == THAW_VM_FAILED)) {
+        owner->ended = true;
+        owner->stopped_ms = now_ms();
+        clock_gettime(CLOCK_REALTIME, &owner->stopped);
+    }
+    write_record(owner, NULL);
+}
+
+int owner_set_state(struct owner *owner, enum thaw_vm_state state, struct thaw_error *error)
+{
+    int rc;
+
+    if (state == THAW_VM_PAUSED)
+        rc = thaw_vm_pause(owner->vm, error);
+    else if (state == THAW_VM_RUNNING)
+        rc = thaw_vm_resume(owner->vm, error);
+    else
+        rc = thaw_vm_stop(owner->vm, error);
+    note_state(owner);
+    return rc;
+}
+
+int owner_input(struct owner *owner, const char *bytes, size_t count, struct thaw_error *error)
+{
+    return thaw_vm_console_input(owner->vm, bytes, count, error);
+}
+
+static void vm_ready(void *data, uint32_t events)
+{
+    struct owner *owner = data;
+    eventfd_t value;
+
+    (void)events;
+    eventfd_read(owner->vm_source.fd, &value);
+    note_state(owner);
+}
+
+static void signal_ready(void *data, uint32_t events)
+{
+    struct owner *owner = data;
+    struct signalfd_siginfo info;
+
+    (void)events;
+    if (read(owner->signal_source.fd, &info, sizeof(info)) == sizeof(info))
+        owner_set_state(owner, THAW_VM_STOPPED, NULL);
+}
+
+/* A guest that writes byte by byte would wake this thread for each of them. */
+static void console_ready(void *data, uint32_t events)
+{
+    struct owner *owner = data;
+
+    (void)events;
+    loop_unwatch(&owner->loop, &owner->console_source);
+    owner->console_ms = now_ms() + CONSOLE_PAUSE_MS;
+}
+
+static void deliver_console(struct owner *owner)
+{
+    console_flush_log(owner->console);
+    server_stream(owner->server);
+}
+
+static int watch(struct owner *owner, struct loop_source *source, int fd, loop_ready_fn ready,
+    struct thaw_error *error)
+{
+    int rc;
+
+    *source = (struct loop_source){.fd = fd, .ready = ready, .data = owner};
+    rc = loop_watch(&owner->loop, source, EPOLLIN);
+    return rc < 0 ? fail_errno(error, -rc, "cannot watch a descriptor") : 0;
+}
+
+static int watch_signals(struct owner *owner, struct thaw_error *error)
+{
+    sigset_t signals;
+    int fd;
+
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGHUP);
+    sigaddset(&signals, SIGQUIT);
+    fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (fd < 0)
+        return fail_errno(error, errno, "cannot make a signal descriptor");
+    return watch(owner, &owner->signal_source, fd, signal_ready, error);
+}
+
+static void log_line(void *data, enum thaw_log_level level, const char *message)
+{
+    (void)data;
+    if (level <= THAW_LOG_WARNING)
+        fprintf(stderr, "thaw: %s\r\n", message);
+}
+
+static int make_vm(struct owner *owner, struct thaw_error *error)
+{
+    const struct vm_config *config = owner->config;
+    struct thaw_env_options env_options = {.size = sizeof(env_options), .log = log_line};
+    struct thaw_disk_options disks[THAW_DISKS_MAX];
+    struct thaw_vm_options options = {
+        .size = sizeof(options),
+        .name = config->name,
+        .vcpu_count = config->cpus,
+        .mem_bytes = config->mem_bytes,
+        .kernel_path = config->kernel,
+        .initrd_path = config->initrd,
+        .cmdline = config->cmdline,
+        .disks = disks,
+        .disk_count = config->disk_count,
+        .console = console_write,
+        .console_data = owner->console,
+    };
+    int rc;
+
+    for (size_t i = 0; i < config->disk_count; i++)
+        disks[i] = (struct thaw_disk_options){
+            .size = sizeof(disks[i]),
+            .path = config->disks[i].path,
+            .flags = config->disks[i].read_only ? THAW_DISK_READ_ONLY : 0,
+        };
+    rc = thaw_env_new(&env_options, &owner->env, error);
+    if (rc == 0)
+        rc = thaw_vm_new(owner->env, &options, &owner->vm, error);
+    return rc;
+}
+
+static int set_up(struct owner *owner, struct thaw_error *error)
+{
+    int rc = runtime_claim(owner->config->name, &owner->slot, error);
+
+    if (rc == 0)
+        rc = loop_open(&owner->loop, error);
+    if (rc == 0)
+        rc = watch_signals(owner, error);
+    if (rc == 0)
+        rc = console_open(owner->slot.dir_fd, &owner->console, error);
+    if (rc == 0)
+        rc = watch(
+            owner, &owner->console_source, console_event_fd(owner->console), console_ready, error);
+    if (rc == 0)
+        rc = make_vm(owner, error);
+    if (rc == 0)
+        rc = watch(owner, &owner->vm_source, thaw_vm_event_fd(owner->vm), vm_ready, error);
+    if (rc == 0)
+        rc = server_open(&owner->loop, owner->console, owner->slot.socket_path, api_handle, owner,
+            &owner->server, error);
+    if (rc == 0)
+        rc = thaw_vm_start(owner->vm, error);
+    return rc;
+}
+
+int owner_open(const struct vm_config *config, struct owner **ret, struct thaw_error *error)
+{
+    struct owner *owner = calloc(1, sizeof(*owner));
+    int rc;
+
+    if (!owner)
+        return fail_errno(error, ENOMEM, "cannot make VM '%s'", config->name);
+    owner->config = config;
+    owner->slot = (struct runtime_slot){.root_fd = -1, .dir_fd = -1, .lock_fd = -1};
+    owner->loop.epoll_fd = -1;
+    owner->signal_source.fd = -1;
+    owner->reason = THAW_REASON_REQUEST; /* until it runs, failing leaves no record */
+    rc = set_up(owner, error);
+    if (rc == 0) {
+        owner->started_ms = now_ms();
+        clock_gettime(CLOCK_REALTIME, &owner->started);
+        note_state(owner);
+        rc = write_record(owner, error);
+        if (rc < 0)
+            owner->reason = THAW_REASON_REQUEST;
+    }
+    if (rc < 0) {
+        owner_close(owner);
+        return rc;
+    }
+    *ret = owner;
+    return 0;
+}
+
+void owner_close(struct owner *owner)
+{
+    if (!owner)
+        return;
+    if (owner->started_ms && !owner->ended)
+        owner_set_state(owner, THAW_VM_STOPPED, NULL);
+    server_close(owner->server);
+    thaw_vm_free(owner->vm);
+    thaw_env_free(owner->env);
+    loop_unwatch(&owner->loop, &owner->console_source);
+    console_close(owner->console);
+    cleanup_close(&owner->signal_source.fd);
+    loop_close(&owner->loop);
+    runtime_release(&owner->slot, owner->reason == THAW_REASON_REQUEST);
+    free(owner);
+}
+
+/* The smaller of two timeouts, of which -1 stands for none. */
+static int sooner(int a, int b)
+{
+    return a < 0 ? b : b < 0 ? a : MIN(a, b);
+}
+
+/* Handles output that has been collected. Returns in how many milliseconds to look again. */
+static int take_console(struct owner *owner)
+{
+    int64_t left;
+
+    if (!owner->console_ms)
+        return -1;
+    deliver_console(owner);
+    left = owner->console_ms - now_ms();
+    if (left > 0)
+        return (int)left;
+    console_rearm(owner->console);
+    deliver_console(owner);
+    owner->console_ms = 0;
+    loop_watch(&owner->loop, &owner->console_source, EPOLLIN);
+    return -1;
+}
+
+/* Gives readers a moment to take what there is. */
+static void finish(struct owner *owner, owner_turn_fn turn, void *data)
+{
+    int64_t deadline = now_ms() + FINISH_MS;
+
+    loop_unwatch(&owner->loop, &owner->console_source);
+    loop_unwatch(&owner->loop, &owner->vm_source);
+    loop_unwatch(&owner->loop, &owner->signal_source);
+    console_flush_log(owner->console);
+    while (now_ms() < deadline) {
+        int wait = turn ? turn(data, true) : 0;
+
+        if (server_finish(owner->server) && wait == 0)
+            break;
+        loop_turn(&owner->loop, 10);
+    }
+}
+
+void owner_run(struct owner *owner, owner_turn_fn turn, void *data)
+{
+    while (!owner->ended) {
+        int timeout = take_console(owner);
+
+        timeout = sooner(timeout, server_expire(owner->server));
+        if (turn)
+            timeout = sooner(timeout, turn(data, false));
+        loop_turn(&owner->loop, timeout);
+    }
+    finish(owner, turn, data);
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A VM and the one thread that owns it: it makes all calls into the library, serves the control
+ * socket, and keeps the VM's record up to date. The vCPUs run on threads of the library.
+ */
+#ifndef TOOLS_OWNER_H
+#define TOOLS_OWNER_H
+
+#include "console.h"
+#include "loop.h"
+#include "vm_json.h"
+
+struct owner;
+
+/* Called once a turn; returns in how many milliseconds to be called again, -1: whenever there is
+ * something. `last` is true when the VM has ended: 0 then means that all is done. */
+typedef int (*owner_turn_fn)(void *data, bool last);
+
+/* Claims the name, makes the VM, opens its control socket and starts it. `config` and its strings
+ * are borrowed until owner_close. The caller has blocked the signals that it wants handled by
+ * owner_run. */
+int owner_open(const struct vm_config *config, struct owner **ret, struct thaw_error *error);
+
+/* Stops the VM if need be, and gives the name back. The record stays if the VM ended by itself.
+ * NULL is allowed. */
+void owner_close(struct owner *owner);
+
+/* Runs until the VM has ended. SIGINT, SIGTERM, SIGHUP and SIGQUIT stop it. turn may be NULL. */
+void owner_run(struct owner *owner, owner_turn_fn turn, void *data);
+
+struct loop *owner_loop(struct owner *owner);
+struct console *owner_console(struct owner *owner);
+void owner_get_info(struct owner *owner, struct thaw_vm_info *ret);
+
+/* The VM object; NULL if memory is short. The caller owns it. */
+json_t *owner_describe(struct owner *owner);
+
+/* Pauses, resumes or stops. The VM's record is up to date afterwards. */
+int owner_set_state(struct owner *owner, enum thaw_vm_state state, struct thaw_error *error);
+
+/* Offers input to the guest's serial port; returns how many bytes were taken. */
+int owner_input(struct owner *owner, const char *bytes, size_t count, struct thaw_error *error);
+
+#endif

@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Role: connections, their limits, and moving bytes between them, requests and responses.
+ * Not here: HTTP syntax (http.c) and what requests mean (api.c). */
+#include "server.h"
+#include "fail.h"
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#define IN_MAX_BYTES      (HTTP_HEADER_MAX_BYTES + HTTP_BODY_MAX_BYTES)
+#define STREAM_PART_BYTES 16384u
+#define LISTEN_BACKLOG    128
+
+struct conn {
+    struct loop_source source;
+    struct server *server;
+    struct conn *next;
+    char *in;
+    size_t in_count, in_capacity;
+    char *out;
+    size_t out_sent, out_count, out_capacity;
+    int64_t active_ms;  /* when bytes last moved or a request was complete */
+    int64_t request_ms; /* when the incomplete request began; 0: there is none */
+    bool half_closed;   /* the client sends no more */
+    bool closing;       /* close when `out` is delivered */
+    bool continued;     /* "100 Continue" was sent for this request */
+    bool streaming, chunked;
+    uint64_t stream_pos;
+};
+
+struct server {
+    struct loop *loop;
+    struct console *console;
+    server_handle_fn handle;
+    void *data;
+    struct loop_source source;
+    struct conn *conns;
+    unsigned conn_count, stream_count;
+    bool finishing;
+};
+
+static void conn_free(struct conn *conn)
+{
+    struct server *server = conn->server;
+    struct conn **link = &server->conns;
+
+    while (*link != conn)
+        link = &(*link)->next;
+    *link = conn->next;
+    server->conn_count--;
+    server->stream_count -= conn->streaming;
+    loop_unwatch(server->loop, &conn->source);
+    close(conn->source.fd);
+    free(conn->in);
+    free(conn->out);
+    free(conn);
+}
+
+/* Makes room for `more` bytes; false if memory is short. */
+static bool reserve(char **buf, size_t *capacity, size_t count, size_t more)
+{
+    size_t wanted = MAX(count + more, 1024u);
+    char *larger;
+
+    if (wanted <= *capacity)
+        return true;
+    larger = realloc(*buf, wanted + wanted / 2);
+    if (!larger)
+        return false;
+    *buf = larger;
+    *capacity = wanted + wanted / 2;
+    return true;
+}
+
+static void put(struct conn *conn, const char *bytes, size_t count)
+{
+    if (conn->out_sent == conn->out_count)
+        conn->out_sent = conn->out_count = 0;
+    if (!reserve(&conn->out, &conn->out_capacity, conn->out_count, count)) {
+        conn->closing = true;
+        return;
+    }
+    if (count > 0)
+        memcpy(conn->out + conn->out_count, bytes, count);
+    conn->out_count += count;
+}
+
+static void put_response(struct conn *conn, const struct server_response *response, bool http_1_1)
+{
+    char header[512];
+    int count = snprintf(header, sizeof(header),
+        "HTTP/1.1 %d %s\r\nContent-Type: %s\r\n%s%s%sConnection: %s\r\n", response->status,
+        http_reason(response->status), response->type, response->allow ? "Allow: " : "",
+        response->allow ? response->allow : "", response->allow ? "\r\n" : "",
+        conn->closing ? "close" : "keep-alive");
+
+    put(conn, header, (size_t)count);
+    if (!response->stream)
+        count =
+            snprintf(header, sizeof(header), "Content-Length: %zu\r\n\r\n", response->body_count);
+    else
+        count = snprintf(
+            header, sizeof(header), "%s\r\n", http_1_1 ? "Transfer-Encoding: chunked\r\n" : "");
+    put(conn, header, (size_t)count);
+    put(conn, response->body, response->body_count);
+}
+
+void server_refuse(
+    struct server_response *response, int status, const char *code, const char *message)
+{
+    _cleanup_json_ json_t *json =
+        json_pack("{s:{s:s, s:s}}", "error", "code", code, "message", message);
+
+    free(response->body);
+    response->status = status;
+    response->type = "application/json";
+    response->stream = false;
+    response->body = json ? json_dumps(json, JSON_COMPACT) : NULL;
+    response->body_count = response->body ? strlen(response->body) : 0;
+}
+
+static void begin_stream(struct conn *conn, const struct server_response *response, bool http_1_1)
+{
+    conn->streaming = true;
+    conn->chunked = http_1_1;
+    conn->stream_pos = response->stream_pos;
+    conn->server->stream_count++;
+}
+
+static void answer(struct conn *conn, const struct http_request *request)
+{
+    struct server *server = conn->server;
+    struct server_response response = {.type = "application/json"};
+
+    server->handle(server->data, request, &response);
+    if (response.stream && server->stream_count >= SERVER_STREAMS_MAX)
+        server_refuse(&response, 503, "busy", "too many readers follow the console already");
+    conn->closing = conn->closing || !request->keep_alive || response.stream;
+    put_response(conn, &response, request->http_1_1);
+    if (response.stream)
+        begin_stream(conn, &response, request->http_1_1);
+    free(response.body);
+}
+
+static void answer_nonsense(struct conn *conn, int status)
+{
+    struct server_response response = {0};
+    char message[80];
+
+    snprintf(message, sizeof(message), "the request cannot be served: %s", http_reason(status));
+    server_refuse(&response, status, "bad-request", message);
+    conn->closing = true;
+    conn->in_count = 0;
+    put_response(conn, &response, true);
+    free(response.body);
+}
+
+/* Answers the request at the front of `in`. False: it is not complete yet. */
+static bool next_request(struct conn *conn)
+{
+    struct http_request request;
+    struct http_progress progress;
+    int rc = http_parse_request(conn->in, conn->in_count, &request, &progress);
+
+    if (rc == -EAGAIN) {
+        if (progress.expect_continue && progress.headers_done && !conn->continued) {
+            conn->continued = true;
+            put(conn, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+            return true;
+        }
+        return false;
+    }
+    conn->continued = false;
+    conn->active_ms = now_ms();
+    conn->request_ms = 0;
+    if (rc > 0) {
+        answer_nonsense(conn, rc);
+        return true;
+    }
+    answer(conn, &request);
+    conn->in_count -= progress.used;
+    conn->request_ms = conn->in_count > 0 ? now_ms() : 0;
+    memmove(conn->in, conn->in + progress.used, conn->in_count);
+    return true;
+}
+
+/* Puts the next part of the console into `out`. False: there is none yet. */
+static bool next_stream_part(struct conn *conn)
+{
+    char part[80 + STREAM_PART_BYTES], frame[24];
+    uint64_t skipped;
+    size_t count = console_read(
+        conn->server->console, &conn->stream_pos, part + 80, STREAM_PART_BYTES, &skipped);
+    size_t notice = skipped ? console_skip_notice(skipped, part) : 0;
+
+    if (count == 0) {
+        if (!conn->server->finishing)
+            return false;
+        conn->streaming = false;
+        conn->server->stream_count--;
+        if (conn->chunked)
+            put(conn, "0\r\n\r\n", 5);
+        return true;
+    }
+    if (conn->chunked)
+        put(conn, frame, (size_t)snprintf(frame, sizeof(frame), "%zx\r\n", notice + count));
+    put(conn, part, notice);
+    put(conn, part + 80, count);
+    if (conn->chunked)
+        put(conn, "\r\n", 2);
+    return true;
+}
+
+/* False: the connection is broken. */
+static bool send_out(struct conn *conn)
+{
+    while (conn->out_sent < conn->out_count) {
+        ssize_t n = send(conn->source.fd, conn->out + conn->out_sent,
+            conn->out_count - conn->out_sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+        if (n < 0)
+            return errno == EAGAIN || errno == EINTR;
+        conn->out_sent += (size_t)n;
+        conn->active_ms = now_ms();
+    }
+    return true;
+}
+
+/* Does all that can be done now; may free the connection. */
+static void conn_advance(struct conn *conn)
+{
+    uint32_t events = 0;
+
+    for (;;) {
+        if (!send_out(conn)) {
+            conn_free(conn);
+            return;
+        }
+        if (conn->out_sent < conn->out_count)
+            break;
+        if (conn->streaming) {
+            if (!next_stream_part(conn))
+                break;
+        } else if (conn->closing) {
+            conn_free(conn);
+            return;
+        } else if (!next_request(conn)) {
+            if (conn->half_closed || conn->server->finishing) {
+                conn_free(conn);
+                return;
+            }
+            break;
+        }
+    }
+    if (!conn->half_closed && !conn->streaming && conn->in_count < IN_MAX_BYTES)
+        events |= EPOLLIN;
+    if (conn->out_sent < conn->out_count)
+        events |= EPOLLOUT;
+    loop_watch(conn->server->loop, &conn->source, events);
+}
+
+/* False: the connection is broken. */
+static bool receive(struct conn *conn)
+{
+    ssize_t n;
+
+    if (!reserve(&conn->in, &conn->in_capacity, conn->in_count, 4096))
+        return false;
+    n = recv(conn->source.fd, conn->in + conn->in_count,
+        MIN(conn->in_capacity, (size_t)IN_MAX_BYTES) - conn->in_count, MSG_DONTWAIT);
+    if (n < 0)
+        return errno == EAGAIN || errno == EINTR;
+    if (n == 0)
+        conn->half_closed = true;
+    if (n > 0 && conn->request_ms == 0)
+        conn->request_ms = now_ms();
+    conn->in_count += (size_t)n;
+    return true;
+}
+
+static void conn_ready(void *data, uint32_t events)
+{
+    struct conn *conn = data;
+
+    if (((events & EPOLLIN) && !receive(conn)) ||
+        ((events & (EPOLLHUP | EPOLLERR)) && !(events & EPOLLIN))) {
+        conn_free(conn);
+        return;
+    }
+    conn_advance(conn);
+}
+
+static bool make_room(struct server *server)
+{
+    struct conn *oldest = NULL;
+
+    if (server->conn_count < SERVER_CONNECTIONS_MAX)
+        return true;
+    for (struct conn *conn = server->conns; conn; conn = conn->next) {
+        if (!conn->streaming && (!oldest || conn->active_ms <= oldest->active_ms))
+            oldest = conn;
+    }
+    if (oldest)
+        conn_free(oldest);
+    return oldest != NULL;
+}
+
+static void accept_ready(void *data, uint32_t events)
+{
+    struct server *server = data;
+    _cleanup_close_ int fd = accept4(server->source.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    struct conn *conn;
+
+    (void)events;
+    if (fd < 0) {
+        if (errno == EMFILE || errno == ENFILE)
+            usleep(1000); /* do not spin while there is no descriptor */
+        return;
+    }
+    if (!make_room(server) || !(conn = calloc(1, sizeof(*conn))))
+        return;
+    *conn = (struct conn){
+        .source = {.fd = take_fd(&fd), .ready = conn_ready, .data = conn},
+        .server = server,
+        .next = server->conns,
+        .active_ms = now_ms(),
+    };
+    server->conns = conn;
+    server->conn_count++;
+    if (loop_watch(server->loop, &conn->source, EPOLLIN) < 0)
+        conn_free(conn);
+}
+
+static int listen_at(const char *path, struct thaw_error *error)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    _cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    if (strlen(path) >= sizeof(addr.sun_path))
+        return fail_set(error, -ENAMETOOLONG, "the path '%s' is too long for a socket", path);
+    memcpy(addr.sun_path, path, strlen(path));
+    if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) != 0 ||
+        listen(fd, LISTEN_BACKLOG) != 0)
+        return fail_errno(error, errno, "cannot make the control socket '%s'", path);
+    return take_fd(&fd);
+}
+
+int server_open(struct loop *loop, struct console *console, const char *path,
+    server_handle_fn handle, void *data, struct server **ret, struct thaw_error *error)
+{
+    struct server *server = calloc(1, sizeof(*server));
+    int rc;
+
+    if (!server)
+        return fail_errno(error, ENOMEM, "cannot make the control socket");
+    *server = (struct server){
+        .loop = loop, .console = console, .handle = handle, .data = data, .source = {.fd = -1}};
+    rc = listen_at(path, error);
+    if (rc < 0) {
+        server_close(server);
+        return rc;
+    }
+    server->source = (struct loop_source){.fd = rc, .ready = accept_ready, .data = server};
+    rc = loop_watch(loop, &server->source, EPOLLIN);
+    if (rc < 0) {
+        server_close(server);
+        return fail_errno(error, -rc, "cannot watch the control socket");
+    }
+    *ret = server;
+    return 0;
+}
+
+void server_close(struct server *server)
+{
+    if (!server)
+        return;
+    while (server->conns)
+        conn_free(server->conns);
+    loop_unwatch(server->loop, &server->source);
+    cleanup_close(&server->source.fd);
+    free(server);
+}
+
+void server_stream(struct server *server)
+{
+    for (struct conn *conn = server->conns, *next; conn; conn = next) {
+        next = conn->next;
+        if (conn->streaming)
+            conn_advance(conn);
+    }
+}
+
+int server_expire(struct server *server)
+{
+    int64_t now = now_ms();
+
+    for (struct conn *conn = server->conns, *next; conn; conn = next) {
+        bool unsent = conn->out_sent < conn->out_count;
+
+        next = conn->next;
+        if (conn->streaming)
+            continue;
+        if ((conn->request_ms && now - conn->request_ms > SERVER_REQUEST_MS) ||
+            now - conn->active_ms > (unsent ? SERVER_REQUEST_MS : SERVER_IDLE_MS))
+            conn_free(conn);
+    }
+    return server->conn_count > server->stream_count ? 1000 : -1;
+}
+
+bool server_finish(struct server *server)
+{
+    server->finishing = true;
+    loop_unwatch(server->loop, &server->source);
+    for (struct conn *conn = server->conns, *next; conn; conn = next) {
+        next = conn->next;
+        conn_advance(conn);
+    }
+    return server->conns == NULL;
+}
