@@ -32,15 +32,10 @@
             }                                                                                      \
             Return (0x0f)                                                                          \
         }                                                                                          \
-        Name (_CRS, ResourceTemplate ()                                                            \
+        Method (_CRS, 0, Serialized)                                                               \
         {                                                                                          \
-            Memory32Fixed (ReadWrite,                                                              \
-                MACHINE_VIRTIO_GPA + slot * MACHINE_VIRTIO_STRIDE, MACHINE_VIRTIO_STRIDE)          \
-            Interrupt (ResourceConsumer, Level, ActiveHigh, Exclusive)                             \
-            {                                                                                      \
-                MACHINE_VIRTIO_GSI + slot                                                          \
-            }                                                                                      \
-        })                                                                                         \
+            Return (VCRS (slot))                                                                   \
+        }                                                                                          \
     }
 
 #if MACHINE_VIRTIO_SLOTS != 16
@@ -69,6 +64,25 @@ DefinitionBlock ("", "DSDT", 2, "THAW  ", "THAWVM  ", 1)
                     MACHINE_COM1_GSI
                 }
             })
+        }
+
+        /* The resources of a virtio-mmio slot. Computed here because iasl 20200925 writes wrong
+         * lengths where a resource descriptor has an expression for an address. */
+        Method (VCRS, 1, Serialized)
+        {
+            Name (RSRC, ResourceTemplate ()
+            {
+                Memory32Fixed (ReadWrite, MACHINE_VIRTIO_GPA, MACHINE_VIRTIO_STRIDE, REGS)
+                Interrupt (ResourceConsumer, Level, ActiveHigh, Exclusive, , , LINE)
+                {
+                    MACHINE_VIRTIO_GSI
+                }
+            })
+            CreateDWordField (RSRC, REGS._BAS, BASE)
+            CreateDWordField (RSRC, LINE._INT, GSIV)
+            BASE = MACHINE_VIRTIO_GPA + Arg0 * MACHINE_VIRTIO_STRIDE
+            GSIV = MACHINE_VIRTIO_GSI + Arg0
+            Return (RSRC)
         }
 
         VIRTIO_SLOT (VIO0, 0)

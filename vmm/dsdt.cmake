@@ -22,7 +22,7 @@ function(thaw_compile_dsdt target)
     add_custom_command(OUTPUT ${header}
         COMMAND ${CMAKE_C_COMPILER} -E -P -x assembler-with-cpp -I ${THAW_DSDT_SOURCE_DIR}
             -o dsdt.i.asl ${source}
-        COMMAND ${IASL} -we -vs -p dsdt dsdt.i.asl
+        COMMAND ${IASL} -we -vr -vs -p dsdt dsdt.i.asl
         COMMAND ${CMAKE_COMMAND} -DAML=dsdt.aml -DHEADER=dsdt_aml.h
             -P ${THAW_DSDT_SOURCE_DIR}/dsdt.cmake
         WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/dsdt
