@@ -19,6 +19,8 @@
 #define E820_RESERVED    2
 #define LOW_RAM_END_GPA  0x9fc00 /* above lies what a PC keeps for its BIOS */
 
+#define RESET_VECTOR_GPA 0xffff0 /* of a processor in real mode: F000:FFF0 */
+
 #define PTE_PRESENT      (1ull << 0)
 #define PTE_WRITABLE     (1ull << 1)
 #define PTE_LARGE        (1ull << 7)
@@ -29,10 +31,22 @@
 #define DIRECTORIES_MIN 4
 
 _Static_assert(DIRECTORIES_MAX >= 16, "the identity map must reach 16 GiB");
+_Static_assert(MACHINE_VMGENID_GPA + 16 <= RESET_VECTOR_GPA, "they share a page");
 _Static_assert(sizeof(struct boot_params) == PAGE_BYTES, "boot_params is one page");
 
 /* Flat, at the selectors that the boot protocol names: 0x10 64-bit code, 0x18 data. */
 static const uint64_t gdt[] = {0, 0, 0x00af9b000000ffff, 0x00cf93000000ffff};
+
+/* All of a BIOS that there is. Linux on hardware-reduced ACPI takes EFI for granted when it resets:
+ * without EFI it goes back to real mode and jumps to the reset vector, and never tries the FADT's
+ * reset register or the keyboard controller (arch/x86/kernel/reboot.c, reboot_init). */
+static const uint8_t reset_code[] = {
+    0xb0, MACHINE_RESET_VALUE,                                /* mov al, value */
+    0xba, MACHINE_RESET_PORT & 0xff, MACHINE_RESET_PORT >> 8, /* mov dx, port */
+    0xee,                                                     /* out dx, al */
+    0xf4,                                                     /* hlt */
+    0xeb, 0xfd,                                               /* jmp to the hlt */
+};
 
 int boot_file_read(
     const struct boot_file *file, uint64_t off, void *dst, uint64_t bytes, struct thaw_error *error)
@@ -239,6 +253,8 @@ int boot_load(struct mem *mem, const struct boot_source *source, uint32_t vcpu_c
     r = mem_write(mem, MACHINE_BOOT_PARAMS_GPA, &params, sizeof(params));
     if (r == 0)
         r = mem_write(mem, MACHINE_GDT_GPA, gdt, sizeof(gdt));
+    if (r == 0)
+        r = mem_write(mem, RESET_VECTOR_GPA, reset_code, sizeof(reset_code));
     if (r < 0)
         return error_errno(error, -r, "writing boot parameters");
 

@@ -27,11 +27,11 @@ struct boot_entry {
 };
 
 /* Reads the files into guest memory and writes boot_params, command line, e820 map, ACPI tables
- * (for vcpu_count processors), page tables and GDT. Guest memory must be fresh, that is, all zero.
- * Every header field is checked against the file's real size and against RAM. The initrd ends as
- * high below 3 GiB as RAM and the kernel allow, and begins on a page boundary. Errors: THAW_EIMAGE
- * with what is wrong with which file, -errno from the files, -E2BIG for a command line that is too
- * long; guest memory is then of no use any more. */
+ * (for vcpu_count processors), page tables, GDT and a reset vector. Guest memory must be fresh,
+ * that is, all zero. Every header field is checked against the file's real size and against RAM.
+ * The initrd ends as high below 3 GiB as RAM and the kernel allow, and begins on a page boundary.
+ * Errors: THAW_EIMAGE with what is wrong with which file, -errno from the files, -E2BIG for a
+ * command line that is too long; guest memory is then of no use any more. */
 int boot_load(struct mem *mem, const struct boot_source *source, uint32_t vcpu_count,
     struct boot_entry *ret, struct thaw_error *error);
 

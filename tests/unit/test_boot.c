@@ -337,6 +337,15 @@ Test(boot, gdt_has_flat_64_bit_code_and_data_where_the_protocol_wants_them)
     expect_guest_bytes(entry.gdt_gpa + 0x18, "\xff\xff\0\0\0\x93\xcf", 8);
 }
 
+Test(boot, real_mode_reset_vector_writes_the_reset_port)
+{
+    struct bzimage image = good_bzimage();
+    write_file(kernel_path, &image, sizeof(image));
+    expect_loaded(128 * MIB, NULL, NULL);
+    /* mov al, 1; mov dx, 0x602; out dx, al */
+    expect_guest_bytes(0xffff0, "\xb0\x01\xba\x02\x06\xee", 6);
+}
+
 Test(boot, initrd_ends_as_high_as_ram_allows)
 {
     struct bzimage image = good_bzimage();
