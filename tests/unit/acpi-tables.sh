@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Has iasl read every ACPI table that a guest gets: each must disassemble without a complaint, and
-# the DSDT compile again. Not the RSDP, which iasl takes for no table. Usage: acpi-tables.sh
-# ACPI_DUMP [IASL]
+# the DSDT compile again. Not the RSDP, which iasl takes for no table. Prints TAP.
+# Usage: acpi-tables.sh ACPI_DUMP [IASL]
 set -eu
 
 dump=$1
@@ -11,7 +11,7 @@ dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 
 fail() {
-    echo "acpi-tables: $*" >&2
+    echo "not ok - $*"
     exit 1
 }
 
@@ -37,6 +37,7 @@ for vcpus in 1 2 16; do
     check_tables "$vcpus"
     cpus=$(grep -c 'Processor Local APIC' "$dir/APIC.dsl")
     [ "$cpus" = "$vcpus" ] || fail "MADT lists $cpus processors, not $vcpus"
+    echo "ok - iasl reads the tables for $vcpus processors"
 done
 
 # As iasl sees it, not as our own tests count bytes.
@@ -51,6 +52,7 @@ expect FACP '8042 Present on ports 60/64 \(V2\) : 0'
 [ "$(grep -c LNRO0005 "$dir/DSDT.dsl")" = 16 ] || fail "the DSDT does not declare 16 virtio slots"
 expect DSDT VM_Gen_Counter
 expect DSDT ACPI0013
+echo "ok - iasl finds in them what the machine has and lacks"
 
 # The AML run: with nothing at its address a slot is not there, and its resources are its own.
 command -v acpiexec >/dev/null || fail "acpiexec not found: install the package acpica-tools"
@@ -62,3 +64,4 @@ run_aml 'execute \_SB.VIOF._STA' | grep -q '\[Integer\] = 0000000000000000' ||
 run_aml 'resources \_SB.VIOF' >"$dir/log"
 grep -q 'Address : D000F000' "$dir/log" || fail "slot 15 is not at its address"
 grep -q 'Dword00 : 00000017' "$dir/log" || fail "slot 15 has not interrupt 23"
+echo "ok - an empty slot is absent, and each slot has its own address and interrupt"
