@@ -27,20 +27,25 @@
 #define KVM_ASYNC_PF_BITS                                                                          \
     (1u << KVM_FEATURE_ASYNC_PF | 1u << KVM_FEATURE_ASYNC_PF_VMEXIT |                              \
         1u << KVM_FEATURE_ASYNC_PF_INT)
-#define AMD_ECX_SVM          (1u << 2)
-#define AMD_ECX_PERFCTR      (1u << 23 | 1u << 24 | 1u << 28)
-#define TOPOLOGY_TYPE_SMT    1u
-#define TOPOLOGY_TYPE_CORE   2u
+#define AMD_ECX_SVM           (1u << 2)
+#define AMD_ECX_PERFCTR       (1u << 23 | 1u << 24 | 1u << 28)
+#define TOPOLOGY_TYPE_SMT     1u
+#define TOPOLOGY_TYPE_CORE    2u
 
-#define MSR_MTRR_DEF_TYPE    0x2ffu
-#define MTRR_ENABLED_WB      (1u << 11 | 6u)
-#define CR0_PE_ET_NE_PG      (1u << 0 | 1u << 4 | 1u << 5 | 1u << 31)
-#define CR4_PAE              (1u << 5)
-#define EFER_LME_LMA         (1u << 8 | 1u << 10)
-#define APIC_LVT_LINT0       0x350
-#define APIC_LVT_LINT1       0x360
-#define APIC_DELIVERY_NMI    (4u << 8)
-#define APIC_DELIVERY_EXTINT (7u << 8)
+#define MSR_MTRR_DEF_TYPE     0x2ffu
+#define MTRR_ENABLED_WB       (1u << 11 | 6u)
+#define MSR_MTRR_PHYS_BASE0   0x200u
+#define MSR_MTRR_PHYS_MASK0   0x201u
+#define MTRR_UNCACHED         0u
+#define MTRR_VALID            (1u << 11)
+#define PHYSICAL_BITS_DEFAULT 36 /* of a processor that has no leaf 0x80000008 */
+#define CR0_PE_ET_NE_PG       (1u << 0 | 1u << 4 | 1u << 5 | 1u << 31)
+#define CR4_PAE               (1u << 5)
+#define EFER_LME_LMA          (1u << 8 | 1u << 10)
+#define APIC_LVT_LINT0        0x350
+#define APIC_LVT_LINT1        0x360
+#define APIC_DELIVERY_NMI     (4u << 8)
+#define APIC_DELIVERY_EXTINT  (7u << 8)
 
 /* Applies to every entry of the template: what no guest of ours may see. */
 static void mask_entry(struct kvm_cpuid_entry2 *entry, bool tsc_deadline)
@@ -192,14 +197,37 @@ static int set_lapic_pins(int vcpu_fd, struct thaw_error *error)
     return 0;
 }
 
-/* Memory is write-back unless said otherwise, as firmware leaves it. */
+/* How many bits a physical address has, according to the vCPU's own CPUID. */
+static unsigned physical_bits(int vcpu_fd)
+{
+    struct cpu_x86_cpuid cpuid = {.head.nent = CPU_X86_CPUID_MAX};
+    if (ioctl(vcpu_fd, KVM_GET_CPUID2, &cpuid) == 0)
+        for (uint32_t i = 0; i < cpuid.head.nent; i++)
+            if (cpuid.entries[i].function == LEAF_AMD_SIZES)
+                return cpuid.entries[i].eax & 0xff;
+    return PHYSICAL_BITS_DEFAULT;
+}
+
+/* As firmware leaves it: memory is write-back, the hole for devices uncached. Without the latter
+ * Linux maps what AML reads there (a virtio slot's registers) write-back, and then refuses the
+ * driver's uncached mapping of the same page. */
 static int set_memory_type(int vcpu_fd, struct thaw_error *error)
 {
+    const uint64_t address_mask = (1ull << physical_bits(vcpu_fd)) - 1;
     struct {
         struct kvm_msrs head;
-        struct kvm_msr_entry entry;
-    } msrs = {.head.nmsrs = 1, .entry = {.index = MSR_MTRR_DEF_TYPE, .data = MTRR_ENABLED_WB}};
-    if (ioctl(vcpu_fd, KVM_SET_MSRS, &msrs) != 1)
+        struct kvm_msr_entry entries[3];
+    } msrs = {
+        .head.nmsrs = ARRAY_SIZE(msrs.entries),
+        .entries =
+            {
+                {.index = MSR_MTRR_PHYS_BASE0, .data = MEM_HOLE_GPA | MTRR_UNCACHED},
+                {.index = MSR_MTRR_PHYS_MASK0,
+                    .data = (address_mask & ~(MEM_HIGH_GPA - MEM_HOLE_GPA - 1)) | MTRR_VALID},
+                {.index = MSR_MTRR_DEF_TYPE, .data = MTRR_ENABLED_WB},
+            },
+    };
+    if (ioctl(vcpu_fd, KVM_SET_MSRS, &msrs) != (int)ARRAY_SIZE(msrs.entries))
         return error_set(error, THAW_EHOST, "KVM does not let the memory type be set");
     return 0;
 }
