@@ -44,6 +44,7 @@
 #define EFER_LME_LMA          (1u << 8 | 1u << 10)
 #define APIC_LVT_LINT0        0x350
 #define APIC_LVT_LINT1        0x360
+#define APIC_MASKED           (1u << 16)
 #define APIC_DELIVERY_NMI     (4u << 8)
 #define APIC_DELIVERY_EXTINT  (7u << 8)
 
@@ -183,13 +184,14 @@ static int set_segments(int vcpu_fd, const struct boot_entry *entry, struct thaw
     return 0;
 }
 
-/* As firmware leaves them: the PIC reaches this processor through LINT0, NMI is LINT1. */
+/* NMI is LINT1, as firmware leaves it. LINT0, where the PIC arrives, is masked: no one initialises
+ * KVM's PIC, whose vector base is 0, so that a device interrupt would come as an exception. */
 static int set_lapic_pins(int vcpu_fd, struct thaw_error *error)
 {
     struct kvm_lapic_state lapic;
     if (ioctl(vcpu_fd, KVM_GET_LAPIC, &lapic) < 0)
         return error_errno(error, errno, "reading the boot vCPU's local APIC");
-    const uint32_t lint0 = APIC_DELIVERY_EXTINT, lint1 = APIC_DELIVERY_NMI;
+    const uint32_t lint0 = APIC_MASKED | APIC_DELIVERY_EXTINT, lint1 = APIC_DELIVERY_NMI;
     memcpy(&lapic.regs[APIC_LVT_LINT0], &lint0, sizeof(lint0));
     memcpy(&lapic.regs[APIC_LVT_LINT1], &lint1, sizeof(lint1));
     if (ioctl(vcpu_fd, KVM_SET_LAPIC, &lapic) < 0)
