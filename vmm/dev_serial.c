@@ -178,15 +178,25 @@ void serial_init(struct serial *serial, struct irq_line irq, thaw_console_fn out
 {
     *serial = (struct serial){.irq = irq, .output = output, .output_data = output_data};
     pthread_mutex_init(&serial->lock, NULL);
-    if (state)
+    if (state) {
         serial->state = *state;
-    else
+        /* Whatever a snapshot says, the FIFO stays within bounds. */
+        serial->state.fifo_head %= SERIAL_FIFO_BYTES;
+        serial->state.fifo_count = MIN(serial->state.fifo_count, (uint16_t)SERIAL_FIFO_BYTES);
+    } else
         serial->state.dll = 1; /* 115200 baud, as firmware leaves it */
 }
 
 void serial_fini(struct serial *serial)
 {
     pthread_mutex_destroy(&serial->lock);
+}
+
+void serial_save(struct serial *serial, struct serial_state *ret)
+{
+    pthread_mutex_lock(&serial->lock);
+    *ret = serial->state;
+    pthread_mutex_unlock(&serial->lock);
 }
 
 size_t serial_input(struct serial *serial, const char *bytes, size_t count)

@@ -32,6 +32,8 @@ void serial_init(struct serial *serial, struct irq_line irq, thaw_console_fn out
     void *output_data, const struct serial_state *state);
 void serial_fini(struct serial *serial);
 
+void serial_save(struct serial *serial, struct serial_state *ret);
+
 /* Takes as much input as fits; returns how much. Any thread. */
 size_t serial_input(struct serial *serial, const char *bytes, size_t count);
 

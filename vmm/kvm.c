@@ -21,15 +21,15 @@ const struct kvm_cap kvm_caps[] = {
     {KVM_CAP_DEBUGREGS, "kvm-debugregs", true, "debug registers are saved"},
     {KVM_CAP_XSAVE, "kvm-xsave", true, "floating point and vector state is saved"},
     {KVM_CAP_ADJUST_CLOCK, "kvm-clock", true, "the guest's clock is saved"},
+    {KVM_CAP_VCPU_ATTRIBUTES, "kvm-vcpu-attributes", true, "the guest's TSC can be set"},
     {KVM_CAP_GET_TSC_KHZ, "kvm-tsc-khz", true, "the guest's TSC frequency is known"},
+    {KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, "kvm-manual-dirty-log", true, "changed pages are known"},
     {KVM_CAP_XCRS, "kvm-xcrs", false, "without it, guests have no AVX"},
     {KVM_CAP_XSAVE2, "kvm-xsave2", false, "without it, AMX tile state cannot be saved"},
     {KVM_CAP_TSC_CONTROL, "kvm-tsc-scaling", false,
         "without it, snapshots restore only where the TSC frequency is the same"},
     {KVM_CAP_TSC_DEADLINE_TIMER, "kvm-tsc-deadline", false,
         "without it, guests calibrate their APIC timer at boot"},
-    {KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, "kvm-manual-dirty-log", false,
-        "without it, live snapshots pause guests with much memory for longer"},
 };
 const size_t kvm_cap_count = ARRAY_SIZE(kvm_caps);
 

@@ -17,14 +17,14 @@ static void on_disk_full(void *data)
 }
 
 static int add_disk(struct machine *machine, const struct virtio_env *virtio,
-    const struct disk_options *options, struct thaw_error *error)
+    const struct machine_config *config, const struct blk_state *state, struct thaw_error *error)
 {
     unsigned index = machine->disk_count;
     struct machine_disk *slot = &machine->disks[index];
     struct disk *disk;
     int r = io_start(machine->io, error);
     if (r == 0)
-        r = disk_open(machine->io, options, &disk, error);
+        r = config->open_disk(config->disk_data, machine->io, index, &disk, error);
     if (r < 0)
         return r;
 
@@ -38,7 +38,7 @@ static int add_disk(struct machine *machine, const struct virtio_env *virtio,
     env.virtio.slot = SLOT_DISK + index;
     snprintf(env.id, sizeof(env.id), "thaw-disk%u", index);
     slot->machine = machine;
-    r = blk_new(&env, NULL, &slot->blk, error);
+    r = blk_new(&env, state, &slot->blk, error);
     if (r < 0) {
         disk_free(disk);
         return r;
@@ -48,8 +48,12 @@ static int add_disk(struct machine *machine, const struct virtio_env *virtio,
 }
 
 static int add_devices(struct machine *machine, int vm_fd, struct mem *mem,
-    const struct machine_config *config, struct thaw_error *error)
+    const struct machine_config *config, const struct machine_state *state,
+    struct thaw_error *error)
 {
+    if (state && state->disk_count != config->disk_count)
+        return error_set(error, THAW_ECORRUPT, "the state is of %u disks, the machine has %u",
+            state->disk_count, config->disk_count);
     const struct virtio_env virtio = {
         .mem = mem, .mmio = &machine->mmio, .vm_fd = vm_fd, .slot = SLOT_RNG};
     int r = bus_add(&machine->pio, MACHINE_COM1_PORT, MACHINE_COM1_PORT_COUNT, &serial_bus_ops,
@@ -59,14 +63,15 @@ static int add_devices(struct machine *machine, int vm_fd, struct mem *mem,
     if (r == 0)
         r = io_new(IO_BACKEND_AUTO, &machine->io, error);
     if (r == 0)
-        r = rng_new(&virtio, NULL, &machine->rng, error);
+        r = rng_new(&virtio, state ? &state->rng : NULL, &machine->rng, error);
     for (unsigned i = 0; i < config->disk_count && r == 0; i++)
-        r = add_disk(machine, &virtio, &config->disks[i], error);
+        r = add_disk(machine, &virtio, config, state ? &state->disks[i] : NULL, error);
     return r;
 }
 
 int machine_init(struct machine *machine, int vm_fd, struct mem *mem,
-    const struct machine_config *config, struct thaw_error *error)
+    const struct machine_config *config, const struct machine_state *state,
+    struct thaw_error *error)
 {
     *machine = (struct machine){
         .power = {.ops = config->power_ops, .data = config->data},
@@ -75,8 +80,9 @@ int machine_init(struct machine *machine, int vm_fd, struct mem *mem,
         .data = config->data,
     };
     struct irq_line com1 = {.vm_fd = vm_fd, .gsi = MACHINE_COM1_GSI};
-    serial_init(&machine->serial, com1, config->console, config->console_data, NULL);
-    int r = add_devices(machine, vm_fd, mem, config, error);
+    serial_init(&machine->serial, com1, config->console, config->console_data,
+        state ? &state->serial : NULL);
+    int r = add_devices(machine, vm_fd, mem, config, state, error);
     if (r < 0)
         machine_fini(machine);
     return r;
@@ -92,6 +98,15 @@ void machine_fini(struct machine *machine)
     io_free(machine->io);
     serial_fini(&machine->serial);
     *machine = (struct machine){0};
+}
+
+void machine_save(struct machine *machine, struct machine_state *ret)
+{
+    *ret = (struct machine_state){.disk_count = machine->disk_count};
+    serial_save(&machine->serial, &ret->serial);
+    rng_save(machine->rng, &ret->rng);
+    for (unsigned i = 0; i < machine->disk_count; i++)
+        blk_save(machine->disks[i].blk, &ret->disks[i]);
 }
 
 void machine_pause(struct machine *machine)

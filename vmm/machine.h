@@ -67,8 +67,19 @@ struct machine_config {
     const struct power_ops *power_ops;
     void (*disk_full)(void *data, unsigned disk); /* as blk_env's full */
     void *data;                                   /* of power_ops and disk_full */
-    const struct disk_options *disks;
-    unsigned disk_count; /* at most THAW_DISKS_MAX */
+    unsigned disk_count;                          /* at most THAW_DISKS_MAX */
+    /* Makes the disk's layers, on an engine that is started. `data` is disk_data. */
+    int (*open_disk)(
+        void *data, struct io *io, unsigned index, struct disk **ret, struct thaw_error *error);
+    void *disk_data;
+};
+
+/* What the guest can observe of all devices: plain data. */
+struct machine_state {
+    struct serial_state serial;
+    struct virtio_mmio_state rng;
+    uint32_t disk_count;
+    struct blk_state disks[THAW_DISKS_MAX];
 };
 
 /* A disk of the machine, and what its callback needs. */
@@ -91,10 +102,15 @@ struct machine {
     void *data;
 };
 
-/* Makes the devices; they use *mem and the interrupt controllers of vm_fd, and do nothing by
- * themselves until machine_resume. *machine does not move afterwards. */
+/* Makes the devices, as after power-on or as `state` (NULL: none) says. They use *mem and the
+ * interrupt controllers of vm_fd, and do nothing by themselves until machine_resume. *machine does
+ * not move afterwards. */
 int machine_init(struct machine *machine, int vm_fd, struct mem *mem,
-    const struct machine_config *config, struct thaw_error *error);
+    const struct machine_config *config, const struct machine_state *state,
+    struct thaw_error *error);
+
+/* The devices' state. The machine is paused, and no vCPU runs. */
+void machine_save(struct machine *machine, struct machine_state *ret);
 
 /* Frees the devices. No vCPU runs. Zeroes are allowed. */
 void machine_fini(struct machine *machine);

@@ -3,14 +3,11 @@
 // does.
 
 #include "vm.h"
-#include "boot.h"
-#include "dev_vmgenid.h"
-#include "options.h"
+#include "dirty.h"
+#include "kvm_state.h"
 #include <inttypes.h>
-#include <linux/kvm.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
 #include <time.h>
 
 const char *thaw_vm_state_name(enum thaw_vm_state state)
@@ -229,6 +226,8 @@ static int build_shell(struct thaw_vm *vm, struct thaw_error *error)
     int r = mem_init(&vm->mem, vm->shape.mem_bytes, error);
     if (r == 0)
         r = kvm_create_vm(&vm->env->kvm, &vm->fd, error);
+    if (r == 0 && vm->shape.log_dirty)
+        r = dirty_enable(vm->fd, error);
     if (r == 0)
         r = mem_register(&vm->mem, vm->fd, vm->shape.log_dirty, error);
     if (r == 0)
@@ -263,107 +262,39 @@ int vm_new_shell(struct thaw_env *env, const char *name, const struct vm_shape *
     return 0;
 }
 
-static int set_boot_state(
-    struct thaw_vm *vm, const struct boot_entry *entry, struct thaw_error *error)
+int vm_add_machine(struct thaw_vm *vm, const struct vm_devices *devices,
+    const struct machine_state *state, struct thaw_error *error)
 {
-    struct cpu_x86_cpuid *template = malloc(2 * sizeof(*template));
-    if (!template)
-        return error_errno(error, ENOMEM, "allocating CPUID tables");
-    struct cpu_x86_cpuid *own = template + 1;
-    int r = cpu_x86_template(&vm->env->kvm, template, error);
-    for (uint32_t i = 0; i < vm->shape.vcpu_count && r == 0; i++) {
-        *own = *template;
-        cpu_x86_specialise(own, i, vm->shape.vcpu_count);
-        if (ioctl(vm->vcpus[i].fd, KVM_SET_CPUID2, own) < 0)
-            r = error_errno(error, errno, "setting the features of vCPU %u", i);
-    }
-    free(template);
-    /* The other vCPUs wait for the boot processor to start them. */
-    return r < 0 ? r : cpu_x86_set_boot_state(vm->vcpus[0].fd, entry, error);
-}
-
-/* The caller's disks, whose struct may be of another version, in the form that devices take. */
-static int read_disks(const struct thaw_vm *vm, const struct thaw_vm_options *opt,
-    struct disk_options *ret, struct thaw_error *error)
-{
-    if (opt->disk_count > THAW_DISKS_MAX)
-        return error_set(
-            error, -EINVAL, "%zu disks: a VM has at most %d", opt->disk_count, THAW_DISKS_MAX);
-    const char *at = (const char *)opt->disks;
-    for (size_t i = 0; i < opt->disk_count; i++, at += opt->disks->size) {
-        struct thaw_disk_options disk = {0};
-        int r = options_read(&disk, sizeof(disk), at, "struct thaw_disk_options", error);
-        if (r < 0)
-            return r;
-        if (disk.flags & ~THAW_DISK_READ_ONLY)
-            return error_set(error, -EINVAL, "disk %zu: unknown flags 0x%x", i, disk.flags);
-        if (!disk.path && disk.fd <= 0)
-            return error_set(error, -EINVAL, "disk %zu: neither path nor fd is set", i);
-        ret[i] = (struct disk_options){
-            .path = disk.path,
-            .fd = disk.fd,
-            .read_only = disk.flags & THAW_DISK_READ_ONLY,
-            .overlay_dir = vm->env->overlay_dir,
-        };
-    }
-    return 0;
-}
-
-static int boot(struct thaw_vm *vm, const struct thaw_vm_options *opt, struct thaw_error *error)
-{
-    struct disk_options disks[THAW_DISKS_MAX];
     struct machine_config config = {
-        .console = opt->console,
-        .console_data = opt->console_data,
+        .console = devices->console,
+        .console_data = devices->console_data,
         .power_ops = &power_ops,
         .disk_full = on_disk_full,
         .data = vm,
-        .disks = disks,
-        .disk_count = (unsigned)opt->disk_count,
+        .disk_count = devices->disk_count,
+        .open_disk = devices->open_disk,
+        .disk_data = devices->disk_data,
     };
-    struct boot_source source = {
-        .kernel_path = opt->kernel_path,
-        .initrd_path = opt->initrd_path,
-        .cmdline = opt->cmdline,
-    };
-    struct boot_entry entry;
-    int r = read_disks(vm, opt, disks, error);
-    if (r == 0)
-        r = mem_map_anonymous(&vm->mem, error);
-    if (r == 0)
-        r = machine_init(&vm->machine, vm->fd, &vm->mem, &config, error);
-    if (r == 0)
-        r = boot_load(&vm->mem, &source, vm->shape.vcpu_count, &entry, error);
-    if (r == 0)
-        r = vmgenid_renew(&vm->mem, error);
-    return r < 0 ? r : set_boot_state(vm, &entry, error);
+    return machine_init(&vm->machine, vm->fd, &vm->mem, &config, state, error);
 }
 
-int thaw_vm_new(
-    thaw_env *env, const struct thaw_vm_options *options, thaw_vm **ret, struct thaw_error *error)
+int vm_note_disk(struct thaw_vm *vm, unsigned index, const struct disk_options *options,
+    struct disk *disk, struct thaw_error *error)
 {
-    struct thaw_vm_options opt = {0};
-    int r = options_read(&opt, sizeof(opt), options, "struct thaw_vm_options", error);
-    if (r < 0)
-        return r;
-    if (!opt.kernel_path)
-        return error_set(error, -EINVAL, "a VM needs a kernel: kernel_path is not set");
-    struct vm_shape shape = {
-        .vcpu_count = opt.vcpu_count ? opt.vcpu_count : 1,
-        .mem_bytes = opt.mem_bytes ? opt.mem_bytes : 128 * MIB,
-        .log_dirty = true,
-    };
-    struct thaw_vm *vm;
-    r = vm_new_shell(env, opt.name ? opt.name : "vm", &shape, &vm, error);
-    if (r < 0)
-        return r;
-    r = boot(vm, &opt, error);
-    if (r < 0) {
-        thaw_vm_free(vm);
-        return r;
-    }
-    *ret = vm;
-    return 0;
+    vm->disks[index].read_only = options->read_only;
+    if (!options->path)
+        return 0;
+    vm->disks[index].path = realpath(options->path, NULL);
+    if (vm->disks[index].path)
+        return 0;
+    int err = errno;
+    disk_free(disk);
+    return error_errno(error, err, "finding the full path of %s", options->path);
+}
+
+void vm_fail(struct thaw_vm *vm, enum thaw_vm_reason reason, const char *detail)
+{
+    on_ended(vm, THAW_VM_FAILED, reason, detail);
 }
 
 void thaw_vm_free(thaw_vm *vm)
@@ -376,6 +307,8 @@ void thaw_vm_free(thaw_vm *vm)
         vcpu_fini(&vm->vcpus[i]);
     free(vm->vcpus);
     machine_fini(&vm->machine);
+    for (size_t i = 0; i < ARRAY_SIZE(vm->disks); i++)
+        free(vm->disks[i].path);
     if (vm->fd >= 0)
         close(vm->fd);
     mem_fini(&vm->mem);
@@ -401,6 +334,9 @@ static int refuse(struct thaw_vm *vm, const char *what, struct thaw_error *error
 static void run_from(struct thaw_vm *vm, enum thaw_vm_state from)
 {
     machine_resume(&vm->machine);
+    /* A note made at the pause only may be lost on the way through a snapshot. */
+    for (uint32_t i = 0; i < vm->vcpu_count; i++)
+        vcpu_state_note_pause(vm->vcpus[i].fd);
     pthread_mutex_lock(&vm->lock);
     if (vm->state == from)
         set_state_locked(vm, THAW_VM_RUNNING, THAW_REASON_NONE, "");

@@ -24,6 +24,12 @@ struct vm_shape {
     bool log_dirty; /* KVM records which pages the guest writes */
 };
 
+/* What is behind a disk, for whoever wants to find it again. */
+struct vm_disk {
+    char *path; /* of the base image; NULL if it was given as a descriptor */
+    bool read_only;
+};
+
 struct thaw_vm {
     struct thaw_env *env;
     char name[VM_NAME_BYTES];
@@ -32,6 +38,7 @@ struct thaw_vm {
     int event_fd;
     struct mem mem;
     struct machine machine;
+    struct vm_disk disks[THAW_DISKS_MAX];
     struct vcpu *vcpus; /* shape.vcpu_count of them */
 
     pthread_mutex_t api_lock; /* one of start, pause, resume, stop at a time */
@@ -49,5 +56,28 @@ struct thaw_vm {
 /* Makes a shell: CREATED, no memory mapped, no devices. */
 int vm_new_shell(struct thaw_env *env, const char *name, const struct vm_shape *shape,
     struct thaw_vm **ret, struct thaw_error *error);
+
+/* What the VM's devices are connected to. */
+struct vm_devices {
+    thaw_console_fn console;
+    void *console_data;
+    unsigned disk_count;
+    int (*open_disk)(void *data, struct io *io, unsigned index, struct disk **ret,
+        struct thaw_error *error); /* as in machine_config */
+    void *disk_data;
+};
+
+/* Gives a shell its devices, as after power-on or as `state` (NULL: none) says. Memory is mapped.
+ */
+int vm_add_machine(struct thaw_vm *vm, const struct vm_devices *devices,
+    const struct machine_state *state, struct thaw_error *error);
+
+/* Remembers where a disk's base image is. Frees the disk on failure. */
+int vm_note_disk(struct thaw_vm *vm, unsigned index, const struct disk_options *options,
+    struct disk *disk, struct thaw_error *error);
+
+/* Ends the VM as if its guest had done what it can't go on from. Any thread that holds none of the
+ * VM's locks. */
+void vm_fail(struct thaw_vm *vm, enum thaw_vm_reason reason, const char *detail);
 
 #endif

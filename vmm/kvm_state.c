@@ -1,0 +1,513 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reads and sets what KVM holds of a VM: the one file that knows the order. Stores nothing.
+//
+// Ordering requirements
+//
+// Saving. All vCPUs are parked, with no I/O instruction half done, and devices are drained (a late
+// completion would raise an interrupt after the controllers were read).
+//   clock         first, one instant for all: the vCPUs' TSCs are computed for it
+//   MP_STATE      before all else of a vCPU: reading it makes KVM process pending INIT and SIPI,
+//                 which changes the registers
+//   VCPU_EVENTS   last of a vCPU: reading other state may still move events
+//   PIT, PICs, IOAPIC  after the vCPUs
+// Guest memory is collected after all that: KVM and devices may write to it until then.
+//
+// Restoring, into vCPUs that never ran.
+//   CPUID         first: it decides which registers and MSRs exist, and XSAVE's layout
+//   TSC_KHZ       before anything that is measured in TSC ticks, and only if it differs
+//   MP_STATE      before the registers: setting it resets some of them
+//   REGS          before VCPU_EVENTS, since it clears pending exceptions
+//   SREGS         before LAPIC: it carries the APIC base and mode
+//   XCRS          before XSAVE: XCR0 says which components there are
+//   LAPIC         before MSRs: TSC_DEADLINE is dropped unless the timer is in that mode
+//   TSC           before TSC_DEADLINE, which is compared with it
+//   MSRs          TSC_DEADLINE last
+//   VCPU_EVENTS   after all that could clear them
+//   PIT, clock, PICs, IOAPIC   after the vCPUs; SET_CLOCK after a vCPU has run hangs guests
+// Device interrupt lines are driven again after that, or the controllers' state would undo them.
+
+#include "kvm_state.h"
+#include <inttypes.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <x86intrin.h>
+
+#define MSR_TSC           0x10u
+#define MSR_TSC_DEADLINE  0x6e0u
+#define TSC_TOLERANCE_PPM 250u
+
+/* Not in KVM's list, but state: memory types (SDM volume 3, 12.11). */
+static const uint32_t more_msrs[] = {
+    0x200,
+    0x201,
+    0x202,
+    0x203,
+    0x204,
+    0x205,
+    0x206,
+    0x207,
+    0x208,
+    0x209,
+    0x20a,
+    0x20b,
+    0x20c,
+    0x20d,
+    0x20e,
+    0x20f,
+    0x250,
+    0x258,
+    0x259,
+    0x268,
+    0x269,
+    0x26a,
+    0x26b,
+    0x26c,
+    0x26d,
+    0x26e,
+    0x26f,
+    0x2ff,
+};
+
+uint64_t host_tsc(void)
+{
+    return __rdtsc();
+}
+
+static int failed(const char *what, struct thaw_error *error)
+{
+    return error_errno(error, errno, "%s", what);
+}
+
+/* --- MSRs ------------------------------------------------------------------------------------- */
+
+static void list_add(struct msr_list *list, uint32_t index)
+{
+    for (uint32_t i = 0; i < list->count; i++)
+        if (list->indices[i] == index)
+            return;
+    if (list->count < VCPU_STATE_MSRS_MAX)
+        list->indices[list->count++] = index;
+}
+
+int msr_list_read(const struct kvm *kvm, struct msr_list *ret, struct thaw_error *error)
+{
+    struct {
+        struct kvm_msr_list head;
+        uint32_t indices[VCPU_STATE_MSRS_MAX];
+    } *all _cleanup_free_ = calloc(1, sizeof(*all));
+    if (!all)
+        return error_errno(error, ENOMEM, "allocating the list of MSRs");
+    all->head.nmsrs = VCPU_STATE_MSRS_MAX - ARRAY_SIZE(more_msrs);
+    if (ioctl(kvm->fd, KVM_GET_MSR_INDEX_LIST, all) < 0)
+        return failed("asking KVM which MSRs make up a vCPU's state", error);
+
+    *ret = (struct msr_list){0};
+    for (uint32_t i = 0; i < all->head.nmsrs; i++)
+        if (all->indices[i] != MSR_TSC && all->indices[i] != MSR_TSC_DEADLINE)
+            list_add(ret, all->indices[i]);
+    for (size_t i = 0; i < ARRAY_SIZE(more_msrs); i++)
+        list_add(ret, more_msrs[i]);
+    list_add(ret, MSR_TSC_DEADLINE); /* last */
+    return 0;
+}
+
+struct msr_batch {
+    struct kvm_msrs head;
+    struct kvm_msr_entry entries[VCPU_STATE_MSRS_MAX];
+};
+
+/* KVM reads up to the first MSR that this vCPU does not have; that one is left out, and the rest
+ * tried again. */
+static int save_msrs(
+    int vcpu_fd, const struct msr_list *list, struct vcpu_state *ret, struct thaw_error *error)
+{
+    struct msr_batch *batch _cleanup_free_ = calloc(1, sizeof(*batch));
+    if (!batch)
+        return error_errno(error, ENOMEM, "allocating room for MSRs");
+    ret->msr_count = 0;
+    for (uint32_t at = 0; at < list->count;) {
+        batch->head.nmsrs = list->count - at;
+        for (uint32_t i = 0; i < batch->head.nmsrs; i++)
+            batch->entries[i].index = list->indices[at + i];
+        int got = ioctl(vcpu_fd, KVM_GET_MSRS, batch);
+        if (got < 0)
+            return failed("reading a vCPU's MSRs", error);
+        memcpy(&ret->msrs[ret->msr_count], batch->entries, (size_t)got * sizeof(ret->msrs[0]));
+        ret->msr_count += (uint32_t)got;
+        at += (uint32_t)got + 1;
+    }
+    return 0;
+}
+
+/* Some MSRs are readable but not writable, on some hosts. That is no loss if the vCPU has the
+ * wanted value anyway. */
+static bool msr_has_value(int vcpu_fd, const struct kvm_msr_entry *wanted)
+{
+    struct {
+        struct kvm_msrs head;
+        struct kvm_msr_entry entry;
+    } one = {.head.nmsrs = 1, .entry.index = wanted->index};
+    return ioctl(vcpu_fd, KVM_GET_MSRS, &one) == 1 && one.entry.data == wanted->data;
+}
+
+static int restore_msrs(int vcpu_fd, const struct vcpu_state *state, struct thaw_error *error)
+{
+    struct msr_batch *batch _cleanup_free_ = calloc(1, sizeof(*batch));
+    if (!batch)
+        return error_errno(error, ENOMEM, "allocating room for MSRs");
+    for (uint32_t at = 0; at < state->msr_count;) {
+        batch->head.nmsrs = state->msr_count - at;
+        memcpy(batch->entries, &state->msrs[at], batch->head.nmsrs * sizeof(batch->entries[0]));
+        int set = ioctl(vcpu_fd, KVM_SET_MSRS, batch);
+        if (set < 0)
+            return failed("setting a vCPU's MSRs", error);
+        at += (uint32_t)set;
+        if (at == state->msr_count)
+            break;
+        if (!msr_has_value(vcpu_fd, &state->msrs[at]))
+            return error_set(error, THAW_EHOST,
+                "this host's KVM does not take MSR 0x%x with value 0x%" PRIx64,
+                state->msrs[at].index, (uint64_t)state->msrs[at].data);
+        at++;
+    }
+    return 0;
+}
+
+/* --- Time ------------------------------------------------------------------------------------- */
+
+static struct kvm_device_attr tsc_offset_attr(uint64_t *value)
+{
+    return (struct kvm_device_attr){
+        .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)value};
+}
+
+int vm_clock_save(int vm_fd, struct vm_clock *ret, struct thaw_error *error)
+{
+    struct kvm_clock_data data = {0};
+    struct timespec real;
+    if (ioctl(vm_fd, KVM_GET_CLOCK, &data) < 0)
+        return failed("reading the guest's clock", error);
+    ret->host_tsc = host_tsc();
+    clock_gettime(CLOCK_REALTIME, &real);
+    ret->kvmclock_ns = data.clock;
+    ret->realtime_ns = (uint64_t)real.tv_sec * 1000000000u + (uint64_t)real.tv_nsec;
+    return 0;
+}
+
+/* The guest's TSC is the host's plus an offset: read that way, all vCPUs show the same instant
+ * however long after each other they are read. */
+static int save_tsc(
+    int vcpu_fd, const struct vm_clock *clock, struct vcpu_state *ret, struct thaw_error *error)
+{
+    int khz = ioctl(vcpu_fd, KVM_GET_TSC_KHZ, 0);
+    if (khz < 0)
+        return failed("reading a vCPU's TSC frequency", error);
+    ret->tsc_khz = (uint32_t)khz;
+    uint64_t offset;
+    struct kvm_device_attr attr = tsc_offset_attr(&offset);
+    if (ioctl(vcpu_fd, KVM_GET_DEVICE_ATTR, &attr) < 0)
+        return failed("reading a vCPU's TSC offset", error);
+    ret->tsc = clock->host_tsc + offset;
+    return 0;
+}
+
+static int restore_tsc_khz(
+    const struct kvm *kvm, int vcpu_fd, uint32_t wanted, struct thaw_error *error)
+{
+    int khz = ioctl(vcpu_fd, KVM_GET_TSC_KHZ, 0);
+    if (khz < 0)
+        return failed("reading a vCPU's TSC frequency", error);
+    uint64_t difference = (uint64_t)llabs((long long)khz - (long long)wanted);
+    if (difference * 1000000u <= (uint64_t)wanted * TSC_TOLERANCE_PPM)
+        return 0;
+    if (!kvm_check(kvm, KVM_CAP_TSC_CONTROL))
+        return error_set(error, THAW_EHOST,
+            "the guest's TSC runs at %u kHz, this host's at %d kHz, and it cannot scale", wanted,
+            khz);
+    if (ioctl(vcpu_fd, KVM_SET_TSC_KHZ, (unsigned long)wanted) < 0)
+        return failed("setting a vCPU's TSC frequency", error);
+    return 0;
+}
+
+static int restore_tsc(int vcpu_fd, uint64_t tsc, uint64_t host_tsc_now, struct thaw_error *error)
+{
+    uint64_t offset = tsc - host_tsc_now;
+    struct kvm_device_attr attr = tsc_offset_attr(&offset);
+    if (ioctl(vcpu_fd, KVM_SET_DEVICE_ATTR, &attr) < 0)
+        return failed("setting a vCPU's TSC", error);
+    return 0;
+}
+
+void vcpu_state_note_pause(int vcpu_fd)
+{
+    (void)ioctl(vcpu_fd, KVM_KVMCLOCK_CTRL, 0);
+}
+
+/* --- Processors ------------------------------------------------------------------------------- */
+
+static int save_xsave(
+    const struct kvm *kvm, int vcpu_fd, struct vcpu_state *ret, struct thaw_error *error)
+{
+    int bytes = kvm_check(kvm, KVM_CAP_XSAVE2);
+    if (bytes > VCPU_STATE_XSAVE_MAX)
+        return error_set(error, THAW_EHOST, "this host's vector state has %d bytes, more than %d",
+            bytes, VCPU_STATE_XSAVE_MAX);
+    bool larger = bytes > (int)sizeof(struct kvm_xsave);
+    ret->xsave_bytes = larger ? (uint32_t)bytes : (uint32_t)sizeof(struct kvm_xsave);
+    if (ioctl(vcpu_fd, larger ? KVM_GET_XSAVE2 : KVM_GET_XSAVE, ret->xsave) < 0)
+        return failed("reading a vCPU's vector state", error);
+    return 0;
+}
+
+/* KVM takes as many bytes as it has itself, so a larger state fits only a host that has it all. */
+static int restore_xsave(
+    const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *state, struct thaw_error *error)
+{
+    int bytes = MAX(kvm_check(kvm, KVM_CAP_XSAVE2), (int)sizeof(struct kvm_xsave));
+    if (state->xsave_bytes > (uint32_t)bytes || bytes > VCPU_STATE_XSAVE_MAX)
+        return error_set(error, THAW_EHOST,
+            "the guest has %u bytes of vector state, this host's KVM takes %d", state->xsave_bytes,
+            bytes);
+    if (ioctl(vcpu_fd, KVM_SET_XSAVE, state->xsave) < 0)
+        return failed("setting a vCPU's vector state", error);
+    return 0;
+}
+
+static void sregs_widen(const struct kvm_sregs *from, struct kvm_sregs2 *to)
+{
+    *to = (struct kvm_sregs2){
+        .cs = from->cs,
+        .ds = from->ds,
+        .es = from->es,
+        .fs = from->fs,
+        .gs = from->gs,
+        .ss = from->ss,
+        .tr = from->tr,
+        .ldt = from->ldt,
+        .gdt = from->gdt,
+        .idt = from->idt,
+        .cr0 = from->cr0,
+        .cr2 = from->cr2,
+        .cr3 = from->cr3,
+        .cr4 = from->cr4,
+        .cr8 = from->cr8,
+        .efer = from->efer,
+        .apic_base = from->apic_base,
+    };
+}
+
+static void sregs_narrow(const struct kvm_sregs2 *from, struct kvm_sregs *to)
+{
+    *to = (struct kvm_sregs){
+        .cs = from->cs,
+        .ds = from->ds,
+        .es = from->es,
+        .fs = from->fs,
+        .gs = from->gs,
+        .ss = from->ss,
+        .tr = from->tr,
+        .ldt = from->ldt,
+        .gdt = from->gdt,
+        .idt = from->idt,
+        .cr0 = from->cr0,
+        .cr2 = from->cr2,
+        .cr3 = from->cr3,
+        .cr4 = from->cr4,
+        .cr8 = from->cr8,
+        .efer = from->efer,
+        .apic_base = from->apic_base,
+    };
+}
+
+/* The older call lacks the PAE page directory pointers, which KVM then loads from guest memory. The
+ * interrupt bitmap, which the newer one lacks, is in the events. */
+static int save_sregs(
+    const struct kvm *kvm, int vcpu_fd, struct vcpu_state *ret, struct thaw_error *error)
+{
+    if (kvm_check(kvm, KVM_CAP_SREGS2)) {
+        if (ioctl(vcpu_fd, KVM_GET_SREGS2, &ret->sregs) < 0)
+            return failed("reading a vCPU's system registers", error);
+        return 0;
+    }
+    struct kvm_sregs sregs;
+    if (ioctl(vcpu_fd, KVM_GET_SREGS, &sregs) < 0)
+        return failed("reading a vCPU's system registers", error);
+    sregs_widen(&sregs, &ret->sregs);
+    return 0;
+}
+
+static int restore_sregs(
+    const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *state, struct thaw_error *error)
+{
+    struct kvm_sregs2 wide = state->sregs;
+    struct kvm_sregs narrow;
+    sregs_narrow(&wide, &narrow);
+    int r = kvm_check(kvm, KVM_CAP_SREGS2) ? ioctl(vcpu_fd, KVM_SET_SREGS2, &wide)
+                                           : ioctl(vcpu_fd, KVM_SET_SREGS, &narrow);
+    return r < 0 ? failed("setting a vCPU's system registers", error) : 0;
+}
+
+static int save_cpuid(int vcpu_fd, struct vcpu_state *ret, struct thaw_error *error)
+{
+    struct cpu_x86_cpuid *cpuid _cleanup_free_ = calloc(1, sizeof(*cpuid));
+    if (!cpuid)
+        return error_errno(error, ENOMEM, "allocating CPUID tables");
+    cpuid->head.nent = CPU_X86_CPUID_MAX;
+    if (ioctl(vcpu_fd, KVM_GET_CPUID2, cpuid) < 0)
+        return failed("reading a vCPU's features", error);
+    ret->cpuid_count = MIN(cpuid->head.nent, (uint32_t)CPU_X86_CPUID_MAX);
+    memcpy(ret->cpuid, cpuid->entries, ret->cpuid_count * sizeof(ret->cpuid[0]));
+    return 0;
+}
+
+static int restore_cpuid(int vcpu_fd, const struct vcpu_state *state, struct thaw_error *error)
+{
+    struct cpu_x86_cpuid *cpuid _cleanup_free_ = calloc(1, sizeof(*cpuid));
+    if (!cpuid)
+        return error_errno(error, ENOMEM, "allocating CPUID tables");
+    cpuid->head.nent = state->cpuid_count;
+    memcpy(cpuid->entries, state->cpuid, state->cpuid_count * sizeof(cpuid->entries[0]));
+    if (ioctl(vcpu_fd, KVM_SET_CPUID2, cpuid) < 0)
+        return failed("setting a vCPU's features", error);
+    return 0;
+}
+
+/* One ioctl of a table: they differ in nothing but number, place and name. */
+struct step {
+    unsigned long request;
+    size_t offset;
+    const char *what;
+};
+
+#define STEP(request, member, what)                                                                \
+    {                                                                                              \
+        request, offsetof(struct vcpu_state, member), what                                         \
+    }
+
+static int run_step(
+    int vcpu_fd, const struct step *step, struct vcpu_state *state, struct thaw_error *error)
+{
+    if (ioctl(vcpu_fd, step->request, (char *)state + step->offset) < 0)
+        return failed(step->what, error);
+    return 0;
+}
+
+int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct msr_list *msrs,
+    const struct vm_clock *clock, struct vcpu_state *ret, struct thaw_error *error)
+{
+    static const struct step first = STEP(KVM_GET_MP_STATE, mp_state, "reading a vCPU's run state");
+    static const struct step middle[] = {
+        STEP(KVM_GET_REGS, regs, "reading a vCPU's registers"),
+        STEP(KVM_GET_DEBUGREGS, debugregs, "reading a vCPU's debug registers"),
+        STEP(KVM_GET_LAPIC, lapic, "reading a vCPU's local APIC"),
+    };
+    static const struct step xcrs =
+        STEP(KVM_GET_XCRS, xcrs, "reading a vCPU's extended control registers");
+    static const struct step last = STEP(KVM_GET_VCPU_EVENTS, events, "reading a vCPU's events");
+
+    memset(ret, 0, sizeof(*ret));
+    int r = run_step(vcpu_fd, &first, ret, error);
+    for (size_t i = 0; i < ARRAY_SIZE(middle) && r == 0; i++)
+        r = run_step(vcpu_fd, &middle[i], ret, error);
+    if (r == 0)
+        r = save_sregs(kvm, vcpu_fd, ret, error);
+    if (r == 0)
+        r = save_xsave(kvm, vcpu_fd, ret, error);
+    if (r == 0 && kvm_check(kvm, KVM_CAP_XCRS))
+        r = run_step(vcpu_fd, &xcrs, ret, error);
+    if (r == 0)
+        r = save_cpuid(vcpu_fd, ret, error);
+    if (r == 0)
+        r = save_tsc(vcpu_fd, clock, ret, error);
+    if (r == 0)
+        r = save_msrs(vcpu_fd, msrs, ret, error);
+    return r < 0 ? r : run_step(vcpu_fd, &last, ret, error);
+}
+
+static int restore_registers(
+    const struct kvm *kvm, int vcpu_fd, struct vcpu_state *state, struct thaw_error *error)
+{
+    static const struct step mp_state =
+        STEP(KVM_SET_MP_STATE, mp_state, "setting a vCPU's run state");
+    static const struct step regs = STEP(KVM_SET_REGS, regs, "setting a vCPU's registers");
+    static const struct step xcrs =
+        STEP(KVM_SET_XCRS, xcrs, "setting a vCPU's extended control registers");
+    static const struct step debugregs =
+        STEP(KVM_SET_DEBUGREGS, debugregs, "setting a vCPU's debug registers");
+    static const struct step lapic = STEP(KVM_SET_LAPIC, lapic, "setting a vCPU's local APIC");
+
+    int r = run_step(vcpu_fd, &mp_state, state, error);
+    if (r == 0)
+        r = run_step(vcpu_fd, &regs, state, error);
+    if (r == 0)
+        r = restore_sregs(kvm, vcpu_fd, state, error);
+    if (r == 0 && state->xcrs.nr_xcrs > 0)
+        r = run_step(vcpu_fd, &xcrs, state, error);
+    if (r == 0)
+        r = restore_xsave(kvm, vcpu_fd, state, error);
+    if (r == 0)
+        r = run_step(vcpu_fd, &debugregs, state, error);
+    return r < 0 ? r : run_step(vcpu_fd, &lapic, state, error);
+}
+
+int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *state,
+    uint64_t host_tsc_now, uint64_t tsc_advance, struct thaw_error *error)
+{
+    static const struct step events = STEP(KVM_SET_VCPU_EVENTS, events, "setting a vCPU's events");
+    /* KVM only reads through these pointers, though its calls don't say so. */
+    struct vcpu_state *source = (struct vcpu_state *)(uintptr_t)state;
+
+    int r = restore_cpuid(vcpu_fd, state, error);
+    if (r == 0)
+        r = restore_tsc_khz(kvm, vcpu_fd, state->tsc_khz, error);
+    if (r == 0)
+        r = restore_registers(kvm, vcpu_fd, source, error);
+    if (r == 0)
+        r = restore_tsc(vcpu_fd, state->tsc + tsc_advance, host_tsc_now, error);
+    if (r == 0)
+        r = restore_msrs(vcpu_fd, state, error);
+    if (r == 0)
+        r = run_step(vcpu_fd, &events, source, error);
+    if (r == 0)
+        vcpu_state_note_pause(vcpu_fd);
+    return r;
+}
+
+/* --- Interrupt controllers and timer ---------------------------------------------------------- */
+
+int vm_chips_save(int vm_fd, struct vm_chips *ret, struct thaw_error *error)
+{
+    *ret = (struct vm_chips){
+        .pic_master.chip_id = KVM_IRQCHIP_PIC_MASTER,
+        .pic_slave.chip_id = KVM_IRQCHIP_PIC_SLAVE,
+        .ioapic.chip_id = KVM_IRQCHIP_IOAPIC,
+    };
+    if (ioctl(vm_fd, KVM_GET_PIT2, &ret->pit) < 0)
+        return failed("reading the timer", error);
+    struct kvm_irqchip *chips[] = {&ret->pic_master, &ret->pic_slave, &ret->ioapic};
+    for (size_t i = 0; i < ARRAY_SIZE(chips); i++)
+        if (ioctl(vm_fd, KVM_GET_IRQCHIP, chips[i]) < 0)
+            return failed("reading the interrupt controllers", error);
+    return 0;
+}
+
+int vm_chips_restore(
+    int vm_fd, const struct vm_chips *state, uint64_t kvmclock_ns, struct thaw_error *error)
+{
+    struct vm_chips copy = *state;
+    copy.pic_master.chip_id = KVM_IRQCHIP_PIC_MASTER;
+    copy.pic_slave.chip_id = KVM_IRQCHIP_PIC_SLAVE;
+    copy.ioapic.chip_id = KVM_IRQCHIP_IOAPIC;
+    if (ioctl(vm_fd, KVM_SET_PIT2, &copy.pit) < 0)
+        return failed("setting the timer", error);
+    /* No flags: with a host time in it, KVM would add what has passed since. */
+    struct kvm_clock_data clock = {.clock = kvmclock_ns};
+    if (ioctl(vm_fd, KVM_SET_CLOCK, &clock) < 0)
+        return failed("setting the guest's clock", error);
+    struct kvm_irqchip *chips[] = {&copy.pic_master, &copy.pic_slave, &copy.ioapic};
+    for (size_t i = 0; i < ARRAY_SIZE(chips); i++)
+        if (ioctl(vm_fd, KVM_SET_IRQCHIP, chips[i]) < 0)
+            return failed("setting the interrupt controllers", error);
+    return 0;
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What KVM holds of a VM, as plain data: no descriptors, no pointers into anything, no host
+ * addresses. Devices that this process implements have their own state structs.
+ */
+#ifndef VMM_KVM_STATE_H
+#define VMM_KVM_STATE_H
+
+#include "cpu_x86.h"
+#include <linux/kvm.h>
+
+#define VCPU_STATE_MSRS_MAX  1024
+#define VCPU_STATE_XSAVE_MAX 16384 /* SDM volume 1, 13.5: 11 KiB with AMX */
+
+struct vcpu_state {
+    struct kvm_mp_state mp_state;
+    struct kvm_regs regs;
+    struct kvm_sregs2 sregs;
+    struct kvm_xcrs xcrs;
+    struct kvm_debugregs debugregs;
+    struct kvm_lapic_state lapic;
+    struct kvm_vcpu_events events;
+    uint64_t tsc; /* the guest's TSC at vm_clock's instant */
+    uint32_t tsc_khz;
+    uint32_t cpuid_count;
+    uint32_t msr_count;
+    uint32_t xsave_bytes;
+    struct kvm_cpuid_entry2 cpuid[CPU_X86_CPUID_MAX];
+    struct kvm_msr_entry msrs[VCPU_STATE_MSRS_MAX];
+    uint8_t xsave[VCPU_STATE_XSAVE_MAX];
+};
+
+/* One instant, on the clocks that matter. */
+struct vm_clock {
+    uint64_t kvmclock_ns; /* what the guest's kvmclock shows */
+    uint64_t realtime_ns; /* CLOCK_REALTIME of the host */
+    uint64_t host_tsc;
+};
+
+struct vm_chips {
+    struct kvm_pit_state2 pit;
+    struct kvm_irqchip pic_master, pic_slave, ioapic;
+};
+
+/* The MSRs that make up a vCPU's state on this host: asked for once, then only read. */
+struct msr_list {
+    uint32_t count;
+    uint32_t indices[VCPU_STATE_MSRS_MAX];
+};
+int msr_list_read(const struct kvm *kvm, struct msr_list *ret, struct thaw_error *error);
+
+/* Reads the clocks. Once per save, before the vCPUs, which are all parked. */
+int vm_clock_save(int vm_fd, struct vm_clock *ret, struct thaw_error *error);
+
+/* Reads everything of a vCPU. On the vCPU's thread, or while that is parked; `clock` is the instant
+ * for which the TSC is computed, the same for all vCPUs. */
+int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct msr_list *msrs,
+    const struct vm_clock *clock, struct vcpu_state *ret, struct thaw_error *error);
+
+/* Reads the interrupt controllers and the timer. After the vCPUs. */
+int vm_chips_save(int vm_fd, struct vm_chips *ret, struct thaw_error *error);
+
+/* Puts a vCPU that never ran into a state. tsc_advance is added to the saved TSC; `now` is read
+ * once for all vCPUs, so that they get one offset. */
+int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *state,
+    uint64_t host_tsc_now, uint64_t tsc_advance, struct thaw_error *error);
+
+/* Timer, kvmclock, then interrupt controllers. After the vCPUs, before any of them runs. */
+int vm_chips_restore(
+    int vm_fd, const struct vm_chips *state, uint64_t kvmclock_ns, struct thaw_error *error);
+
+/* Tells the guest that it did not run for a while, so that its watchdogs don't bite. At each pause
+ * and again before each resume; a guest without kvmclock has nothing to be told. */
+void vcpu_state_note_pause(int vcpu_fd);
+
+uint64_t host_tsc(void);
+
+#endif
