@@ -292,6 +292,13 @@ int vm_note_disk(struct thaw_vm *vm, unsigned index, const struct disk_options *
     return error_errno(error, err, "finding the full path of %s", options->path);
 }
 
+void vm_set_restored(struct thaw_vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    set_state_locked(vm, THAW_VM_PAUSED, THAW_REASON_REQUEST, "");
+    pthread_mutex_unlock(&vm->lock);
+}
+
 void vm_fail(struct thaw_vm *vm, enum thaw_vm_reason reason, const char *detail)
 {
     on_ended(vm, THAW_VM_FAILED, reason, detail);

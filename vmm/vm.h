@@ -76,6 +76,9 @@ int vm_add_machine(struct thaw_vm *vm, const struct vm_devices *devices,
 int vm_note_disk(struct thaw_vm *vm, unsigned index, const struct disk_options *options,
     struct disk *disk, struct thaw_error *error);
 
+/* CREATED to PAUSED, for a VM whose state was set. */
+void vm_set_restored(struct thaw_vm *vm);
+
 /* Ends the VM as if its guest had done what it can't go on from. Any thread that holds none of the
  * VM's locks. */
 void vm_fail(struct thaw_vm *vm, enum thaw_vm_reason reason, const char *detail);

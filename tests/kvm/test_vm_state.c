@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+// A guest's state moves from one VM to another in the same process, memory by plain copy: what is
+// tested is that the state is whole.
+#include "dirty.h"
+#include "guest.h"
+#include "vm_state.h"
+#include <criterion/criterion.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct guest source;
+static struct guest target; /* its console; its VM is made by hand */
+
+static void keep(void *data, const char *bytes, size_t count)
+{
+    (void)data;
+    pthread_mutex_lock(&target.lock);
+    if (target.console_count + count < sizeof(target.console)) {
+        memcpy(target.console + target.console_count, bytes, count);
+        target.console_count += count;
+    }
+    pthread_cond_broadcast(&target.more);
+    pthread_mutex_unlock(&target.lock);
+}
+
+/* Saves the paused source and makes the target from it. */
+static void move(enum vm_clock_policy policy)
+{
+    struct thaw_error error;
+    struct vm_state *state = vm_state_new(source.vm->vcpu_count);
+    cr_assert_not_null(state);
+    cr_assert_eq(vm_state_save(source.vm, state, &error), 0, "%s", error.message);
+
+    memset(&target, 0, sizeof(target));
+    pthread_mutex_init(&target.lock, NULL);
+    pthread_cond_init(&target.more, NULL);
+    cr_assert_eq(thaw_env_new(NULL, &target.env, &error), 0, "%s", error.message);
+    cr_assert_eq(vm_new_shell(target.env, "target", &source.vm->shape, &target.vm, &error), 0, "%s",
+        error.message);
+    cr_assert_eq(mem_map_anonymous(&target.vm->mem, &error), 0, "%s", error.message);
+    memcpy(target.vm->mem.base, source.vm->mem.base, source.vm->mem.bytes);
+    struct vm_devices devices = {.console = keep};
+    cr_assert_eq(
+        vm_state_restore(target.vm, state, &devices, policy, &error), 0, "%s", error.message);
+    vm_state_free(state);
+}
+
+static void free_both(void)
+{
+    guest_free(&source);
+    guest_free(&target);
+}
+
+static void start(const char *kernel, const char *cmdline, uint32_t vcpus, const char *until)
+{
+    guest_new(&source,
+        (struct thaw_vm_options){
+            .kernel_path = kernel, .cmdline = cmdline, .vcpu_count = vcpus, .mem_bytes = 16 << 20});
+    guest_start(&source);
+    guest_expect(&source, until, 0);
+    cr_assert_eq(thaw_vm_pause(source.vm, NULL), 0);
+}
+
+Test(vm_state, the_count_goes_on_in_both)
+{
+    start("tick", "interval=1000000", 1, "tick 5\n");
+    uint32_t count = guest_info(&source).mark;
+    move(VM_CLOCK_CONTINUE);
+    cr_assert_eq(guest_info(&target).state, THAW_VM_PAUSED);
+    cr_assert_eq(thaw_vm_resume(target.vm, NULL), 0);
+    char line[32];
+    snprintf(line, sizeof(line), "tick %u\n", count + 2);
+    guest_expect(&target, line, 0);
+    cr_assert(!strstr(target.console, "tick 3\n"));
+    cr_assert_eq(thaw_vm_resume(source.vm, NULL), 0);
+    guest_expect(&source, line, 0);
+    free_both();
+}
+
+Test(vm_state, a_thousand_ticks_survive_being_moved_at_any_point)
+{
+    start("tick", "interval=30000 wait=spin", 1, "tick 5\n");
+    for (unsigned i = 0; i < 20; i++) {
+        cr_assert_eq(thaw_vm_resume(source.vm, NULL), 0);
+        usleep(1000 + i * 137);
+        cr_assert_eq(thaw_vm_pause(source.vm, NULL), 0);
+        size_t printed = guest_console_count(&source);
+        move(VM_CLOCK_CONTINUE);
+        cr_assert_eq(thaw_vm_resume(target.vm, NULL), 0);
+        guest_expect(&target, "\ntick ", 0);
+        /* What the target prints continues, to the byte, what the source printed. */
+        cr_assert_eq(thaw_vm_pause(target.vm, NULL), 0);
+        cr_assert_eq(thaw_vm_resume(source.vm, NULL), 0);
+        while (guest_console_count(&source) < printed + 20)
+            usleep(500);
+        cr_assert_eq(thaw_vm_pause(source.vm, NULL), 0);
+        size_t count = guest_console_count(&target);
+        cr_assert_arr_eq(target.console, source.console + printed, count < 20 ? count : 20);
+        guest_free(&target);
+    }
+    guest_free(&source);
+}
+
+Test(vm_state, timers_of_every_kind_go_on)
+{
+    static const char *const modes[] = {"periodic", "oneshot", "deadline"};
+    for (size_t i = 0; i < ARRAY_SIZE(modes); i++) {
+        char until[32];
+        snprintf(until, sizeof(until), "%s\n", modes[i]);
+        start("timer", "ticks=20 period_us=20000", 1, until);
+        move(VM_CLOCK_CONTINUE);
+        cr_assert_eq(thaw_vm_resume(target.vm, NULL), 0);
+        struct thaw_vm_info info = guest_wait(&target);
+        cr_assert_eq(info.reason, THAW_REASON_EXIT, "%s", info.detail);
+        cr_assert_eq(info.exit_status, 0, "%s", target.console);
+        free_both();
+    }
+}
+
+Test(vm_state, timers_go_on_when_the_clock_jumps_ahead)
+{
+    start("timer", "ticks=20 period_us=20000", 1, "deadline\n");
+    usleep(100000);
+    move(VM_CLOCK_HOST);
+    cr_assert_eq(thaw_vm_resume(target.vm, NULL), 0);
+    cr_assert_eq(guest_wait(&target).exit_status, 0, "%s", target.console);
+    free_both();
+}
+
+Test(vm_state, all_cpus_go_on)
+{
+    start("smp", "loop=1 period_us=2000", 4, "smp: cpu 3 count");
+    move(VM_CLOCK_CONTINUE);
+    cr_assert_eq(thaw_vm_resume(target.vm, NULL), 0);
+    for (unsigned cpu = 0; cpu < 4; cpu++) {
+        char line[32];
+        snprintf(line, sizeof(line), "smp: cpu %u count", cpu);
+        guest_expect(&target, line, 0);
+    }
+    free_both();
+}
+
+Test(vm_state, tsc_offsets_are_one_for_all_cpus_and_time_does_not_go_back)
+{
+    start("smp", "loop=1 period_us=2000", 4, "smp: cpu 3 count");
+    move(VM_CLOCK_CONTINUE);
+    struct vm_state *before = vm_state_new(4), *after = vm_state_new(4);
+    cr_assert_eq(vm_state_save(source.vm, before, NULL), 0);
+    cr_assert_eq(vm_state_save(target.vm, after, NULL), 0);
+    for (unsigned cpu = 1; cpu < 4; cpu++)
+        cr_assert_eq(after->vcpus[cpu].tsc - after->vcpus[0].tsc,
+            before->vcpus[cpu].tsc - before->vcpus[0].tsc);
+    cr_assert_geq(after->clock.kvmclock_ns, 1);
+    vm_state_free(before);
+    vm_state_free(after);
+    free_both();
+}
+
+Test(vm_state, a_moved_guest_saves_as_much_as_the_first_time)
+{
+    start("smp", "loop=1 period_us=2000", 2, "smp: cpu 1 count");
+    move(VM_CLOCK_CONTINUE);
+    struct vm_state *before = vm_state_new(2), *after = vm_state_new(2);
+    cr_assert_eq(vm_state_save(source.vm, before, NULL), 0);
+    cr_assert_eq(vm_state_save(target.vm, after, NULL), 0);
+    for (unsigned cpu = 0; cpu < 2; cpu++) {
+        const struct vcpu_state *a = &before->vcpus[cpu], *b = &after->vcpus[cpu];
+        cr_assert_eq(a->msr_count, b->msr_count);
+        cr_assert_eq(a->cpuid_count, b->cpuid_count);
+        cr_assert_eq(a->xsave_bytes, b->xsave_bytes);
+        cr_assert_arr_eq(&a->regs, &b->regs, sizeof(a->regs));
+        cr_assert_arr_eq(&a->sregs, &b->sregs, sizeof(a->sregs));
+        cr_assert_arr_eq(a->xsave, b->xsave, a->xsave_bytes);
+        cr_assert_eq(a->mp_state.mp_state, b->mp_state.mp_state);
+    }
+    vm_state_free(before);
+    vm_state_free(after);
+    free_both();
+}
+
+Test(vm_state, a_state_of_another_shape_is_refused)
+{
+    start("tick", "", 1, "tick 1\n");
+    struct vm_state *state = vm_state_new(2);
+    struct vm_devices devices = {0};
+    cr_assert_eq(
+        vm_state_restore(source.vm, state, &devices, VM_CLOCK_CONTINUE, NULL), THAW_ECORRUPT);
+    vm_state_free(state);
+    guest_free(&source);
+}
+
+static uint64_t *collect(struct guest *guest, uint64_t *ret_pages)
+{
+    struct thaw_error error;
+    size_t words = dirty_bitmap_words(&guest->vm->mem);
+    uint64_t *bits = calloc(words, sizeof(*bits));
+    cr_assert_eq(
+        dirty_collect(&guest->vm->mem, guest->vm->fd, bits, &error), 0, "%s", error.message);
+    *ret_pages = 0;
+    for (size_t i = 0; i < words; i++)
+        *ret_pages += (uint64_t)__builtin_popcountll(bits[i]);
+    return bits;
+}
+
+Test(vm_state, the_first_collection_finds_all_pages_in_use_and_the_next_what_changed)
+{
+    start("tick", "interval=1000000", 1, "tick 5\n");
+    uint64_t first, none, some, again;
+    free(collect(&source, &first));
+    cr_assert_gt(first, 10);
+    cr_assert_lt(first, 1000, "untouched memory is not collected");
+    free(collect(&source, &none));
+    cr_assert_eq(none, 0);
+
+    cr_assert_eq(thaw_vm_resume(source.vm, NULL), 0);
+    size_t printed = guest_console_count(&source);
+    guest_expect(&source, "tick ", printed);
+    cr_assert_eq(thaw_vm_pause(source.vm, NULL), 0);
+    cr_assert_eq(mem_write(&source.vm->mem, 8 << 20, "host", 4), 0);
+    uint64_t *bits = collect(&source, &some);
+    cr_assert_geq(some, 2);
+    cr_assert_lt(some, first);
+    cr_assert(bits[(8 << 20) / PAGE_BYTES / 64] & 1, "this process's own write is seen");
+
+    dirty_put_back(&source.vm->mem, bits);
+    free(bits);
+    free(collect(&source, &again));
+    cr_assert_eq(again, some, "what is put back is collected again");
+    guest_free(&source);
+}

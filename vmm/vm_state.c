@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// Saves and restores a whole VM but for its memory and disks. What the bytes of a file look like is
+// not known here.
+
+#include "vm_state.h"
+#include "dev_vmgenid.h"
+#include <time.h>
+
+struct vm_state *vm_state_new(uint32_t vcpu_count)
+{
+    struct vm_state *state = calloc(1, sizeof(*state));
+    if (!state)
+        return NULL;
+    state->vcpu_count = vcpu_count;
+    state->vcpus = calloc(vcpu_count, sizeof(*state->vcpus));
+    if (state->vcpus)
+        return state;
+    free(state);
+    return NULL;
+}
+
+void vm_state_free(struct vm_state *state)
+{
+    if (!state)
+        return;
+    free(state->vcpus);
+    free(state);
+}
+
+int vm_state_save(struct thaw_vm *vm, struct vm_state *state, struct thaw_error *error)
+{
+    const struct kvm *kvm = &vm->env->kvm;
+    struct msr_list *msrs _cleanup_free_ = malloc(sizeof(*msrs));
+    if (!msrs)
+        return error_errno(error, ENOMEM, "allocating the list of MSRs");
+    int r = msr_list_read(kvm, msrs, error);
+    if (r < 0)
+        return r;
+
+    machine_save(&vm->machine, &state->machine);
+    r = vm_clock_save(vm->fd, &state->clock, error);
+    for (uint32_t i = 0; i < vm->vcpu_count && r == 0; i++)
+        r = vcpu_state_save(kvm, vm->vcpus[i].fd, msrs, &state->clock, &state->vcpus[i], error);
+    return r < 0 ? r : vm_chips_save(vm->fd, &state->chips, error);
+}
+
+/* How far the guest's clocks move on beyond what they showed. */
+static uint64_t elapsed_ns(const struct vm_clock *saved, enum vm_clock_policy policy)
+{
+    struct timespec real;
+    clock_gettime(CLOCK_REALTIME, &real);
+    uint64_t now = (uint64_t)real.tv_sec * 1000000000u + (uint64_t)real.tv_nsec;
+    return policy == VM_CLOCK_HOST && now > saved->realtime_ns ? now - saved->realtime_ns : 0;
+}
+
+static uint64_t ns_to_ticks(uint64_t ns, uint32_t khz)
+{
+    return (uint64_t)((unsigned __int128)ns * khz / 1000000u);
+}
+
+static int restore_kvm(struct thaw_vm *vm, const struct vm_state *state,
+    enum vm_clock_policy policy, struct thaw_error *error)
+{
+    uint64_t advance_ns = elapsed_ns(&state->clock, policy);
+    uint64_t now = host_tsc();
+    for (uint32_t i = 0; i < vm->vcpu_count; i++) {
+        const struct vcpu_state *vcpu = &state->vcpus[i];
+        int r = vcpu_state_restore(&vm->env->kvm, vm->vcpus[i].fd, vcpu, now,
+            ns_to_ticks(advance_ns, vcpu->tsc_khz), error);
+        if (r < 0)
+            return error_prefix(error, r, "restoring vCPU %u", i);
+    }
+    return vm_chips_restore(vm->fd, &state->chips, state->clock.kvmclock_ns + advance_ns, error);
+}
+
+int vm_state_restore(struct thaw_vm *vm, const struct vm_state *state,
+    const struct vm_devices *devices, enum vm_clock_policy policy, struct thaw_error *error)
+{
+    if (state->vcpu_count != vm->vcpu_count)
+        return error_set(error, THAW_ECORRUPT, "the state is of %u vCPUs, the VM has %u",
+            state->vcpu_count, vm->vcpu_count);
+    int r = restore_kvm(vm, state, policy, error);
+    if (r == 0)
+        r = vm_add_machine(vm, devices, &state->machine, error);
+    if (r == 0)
+        r = vmgenid_renew(&vm->mem, error);
+    if (r < 0)
+        return r;
+    /* Only now: restoring the controllers would have undone it. */
+    vmgenid_notify(&vm->machine.ged_irq);
+    vm_set_restored(vm);
+    return 0;
+}

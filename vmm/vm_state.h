@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* All state of a VM but the contents of its memory and disks, as plain data. */
+#ifndef VMM_VM_STATE_H
+#define VMM_VM_STATE_H
+
+#include "kvm_state.h"
+#include "vm.h"
+
+struct vm_state {
+    struct vm_clock clock;
+    struct vm_chips chips;
+    struct machine_state machine;
+    uint32_t vcpu_count;
+    struct vcpu_state *vcpus;
+};
+
+/* What the guest's clocks show when it goes on. Time never goes backwards. */
+enum vm_clock_policy {
+    VM_CLOCK_CONTINUE, /* what they showed when it was saved */
+    VM_CLOCK_HOST,     /* that and the time which has passed on the host since */
+};
+
+/* A state with room for vcpu_count vCPUs, all zero. NULL: no memory. */
+struct vm_state *vm_state_new(uint32_t vcpu_count);
+void vm_state_free(struct vm_state *state);
+
+/* Reads the state of a VM that is paused, and stays so. state has room for its vCPUs. */
+int vm_state_save(struct thaw_vm *vm, struct vm_state *state, struct thaw_error *error);
+
+/* Turns a shell, behind whose memory the saved contents are mapped, into the VM that was saved:
+ * PAUSED, with a new generation id. If it fails the shell is of no use any more. */
+int vm_state_restore(struct thaw_vm *vm, const struct vm_state *state,
+    const struct vm_devices *devices, enum vm_clock_policy policy, struct thaw_error *error);
+
+#endif
