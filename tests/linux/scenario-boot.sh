@@ -7,13 +7,12 @@ set -u
 # shellcheck source=tests/linux/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-make_base "$WORK/base.img" 256
-before=$(digest "$WORK/base.img")
+make_base "$WORK/base.img"
 
 status=0
-run_guest 60 "$WORK/console.log" "L2_SCRIPT=boot L2_DISK_MIB=256" --disk "$WORK/base.img" || status=$?
+run_guest 60 "$WORK/console.log" "L2_SCRIPT=boot L2_DISK_MIB=$BASE_MIB" --disk "$WORK/base.img" || status=$?
 
 report_guest "$WORK/console.log"
 check "thaw exits 0 when the guest powers off" [ $status = 0 ]
 [ $status = 0 ] || echo "    status $status: $(tail -n 5 "$WORK/console.err.log")"
-check "base image is unchanged" [ "$(digest "$WORK/base.img")" = "$before" ]
+check "base image is unchanged" [ "$(digest "$WORK/base.img")" = "$BASE_MD5" ]
