@@ -124,19 +124,22 @@ static int stop_connected(
     int fd, const struct runtime_entry *entry, json_t **ret_vm, struct thaw_error *error)
 {
     _cleanup_close_ int pid_fd = -1;
+    _cleanup_json_ json_t *vm = NULL;
     pid_t pid = client_peer(fd);
     int rc;
 
     if (pid > 0)
         pid_fd = (int)syscall(SYS_pidfd_open, pid, 0);
-    rc = request_state(fd, entry->name, THAW_VM_STOPPED, ret_vm, error);
-    if (rc < 0)
+    rc = request_state(fd, entry->name, THAW_VM_STOPPED, &vm, error);
+    if (rc == -ETIMEDOUT)
         return rc;
-    rc = wait_gone(pid_fd, entry, error);
-    if (rc < 0 && ret_vm) {
-        json_decref(*ret_vm);
-        *ret_vm = NULL;
-    }
+    /* Without an answer it is about to end already: by itself or because of somebody else. */
+    if (wait_gone(pid_fd, entry, error) < 0)
+        return -ETIMEDOUT;
+    if (rc < 0)
+        rc = runtime_remove(entry->name, error);
+    if (rc == 0 && ret_vm)
+        *ret_vm = take_ptr(vm);
     return rc;
 }
 
@@ -152,14 +155,6 @@ int control_stop(const char *name, json_t **ret_vm, struct thaw_error *error)
         return fd;
     } else {
         rc = stop_connected(fd, &entry, ret_vm, error);
-        /* It may have ended by itself at the same moment. */
-        if (rc < 0 && rc != -ETIMEDOUT && !runtime_is_alive(&entry)) {
-            runtime_entry_fini(&entry);
-            rc = runtime_find(name, &entry, error);
-            if (rc < 0)
-                return rc == -ENOENT ? 0 : rc;
-            rc = entry.alive ? 0 : remove_record(&entry, ret_vm, error);
-        }
     }
     runtime_entry_fini(&entry);
     return rc;

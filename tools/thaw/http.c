@@ -115,14 +115,9 @@ static int on_message_complete(http_parser *parser)
 
 static int refusal(const http_parser *parser)
 {
-    switch (HTTP_PARSER_ERRNO(parser)) {
-    case HPE_HEADER_OVERFLOW:
-        return HTTP_STATUS_REQUEST_HEADER_FIELDS_TOO_LARGE;
-    case HPE_INVALID_METHOD:
-        return HTTP_STATUS_NOT_IMPLEMENTED;
-    default:
-        return HTTP_STATUS_BAD_REQUEST;
-    }
+    return HTTP_PARSER_ERRNO(parser) == HPE_HEADER_OVERFLOW
+               ? HTTP_STATUS_REQUEST_HEADER_FIELDS_TOO_LARGE
+               : HTTP_STATUS_BAD_REQUEST;
 }
 
 int http_parse_request(

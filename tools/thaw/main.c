@@ -97,6 +97,6 @@ int main(int argc, char **argv)
     fill_standard_fds();
     status = dispatch(argv + (argc > 0));
     if (fflush(stdout) != 0 || ferror(stdout))
-        return MAX(status, cli_error("cannot write the output: %s", strerror(errno)));
+        return cli_error("cannot write the output: %s", strerror(errno));
     return status;
 }

@@ -265,11 +265,17 @@ static json_t *read_status(int dir_fd)
 {
     _cleanup_close_ int fd = openat(dir_fd, STATUS_FILE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     _cleanup_json_ json_t *status = NULL;
+    _cleanup_free_ char *text = NULL;
     struct stat st;
+    ssize_t count;
 
     if (fd < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size > STATUS_MAX_BYTES)
         return NULL;
-    status = json_loadfd(fd, 0, NULL);
+    text = malloc((size_t)st.st_size + 1);
+    count = text ? read(fd, text, (size_t)st.st_size) : -1;
+    if (count != st.st_size)
+        return NULL;
+    status = json_loadb(text, (size_t)count, 0, NULL);
     return json_is_object(status) ? take_ptr(status) : NULL;
 }
 
