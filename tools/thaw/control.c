@@ -131,7 +131,7 @@ static int stop_connected(
     if (pid > 0)
         pid_fd = (int)syscall(SYS_pidfd_open, pid, 0);
     rc = request_state(fd, entry->name, THAW_VM_STOPPED, &vm, error);
-    if (rc == -ETIMEDOUT)
+    if (rc == -ETIMEDOUT || rc == -EIO || rc == THAW_ESTATE)
         return rc;
     /* Without an answer it is about to end already: by itself or because of somebody else. */
     if (wait_gone(pid_fd, entry, error) < 0)

@@ -86,7 +86,7 @@ static int on_headers_complete(http_parser *parser)
     if (parser->http_major != 1)
         parse->refused = HTTP_STATUS_HTTP_VERSION_NOT_SUPPORTED;
     else if (parser->method == HTTP_CONNECT)
-        parse->refused = HTTP_STATUS_METHOD_NOT_ALLOWED;
+        parse->refused = HTTP_STATUS_BAD_REQUEST;
     else if (parser->flags & F_CHUNKED)
         parse->refused = HTTP_STATUS_LENGTH_REQUIRED;
     else if ((parser->flags & F_CONTENTLENGTH) && parser->content_length > HTTP_BODY_MAX_BYTES)

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+// The pure parts of the command: what people type, what clients send, what keys do.
+
+#include "http.h"
+#include "terminal.h"
+#include "text.h"
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <string.h>
+
+Test(cli_text, sizes_take_binary_units_and_plain_mebibytes)
+{
+    static const struct {
+        const char *text;
+        int rc;
+        uint64_t bytes;
+    } cases[] = {
+        {"512", 0, 512ull << 20},
+        {"512M", 0, 512ull << 20},
+        {"8g", 0, 8ull << 30},
+        {"16384K", 0, 16ull << 20},
+        {"1T", 0, 1ull << 40},
+        {"0", 0, 0},
+        {"", -EINVAL, 0},
+        {"M", -EINVAL, 0},
+        {"1.5G", -EINVAL, 0},
+        {"-1", -EINVAL, 0},
+        {" 1", -EINVAL, 0},
+        {"1 ", -EINVAL, 0},
+        {"1MB", -EINVAL, 0},
+        {"1X", -EINVAL, 0},
+        {"18446744073709551615", -ERANGE, 0},
+        {"18446744073709551616K", -ERANGE, 0},
+        {"16777216T", -ERANGE, 0},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint64_t bytes = 0;
+
+        cr_assert_eq(text_parse_size(cases[i].text, &bytes), cases[i].rc, "%s", cases[i].text);
+        cr_assert_eq(bytes, cases[i].bytes, "%s", cases[i].text);
+    }
+}
+
+Test(cli_text, names_are_safe_as_file_names)
+{
+    static const char *const good[] = {"a", "A.b_c-9", "0", "x.."};
+    static const char *const bad[] = {"", ".", "..", "-a", "_a", "a/b", "a b", "a\n", "\xc3\xa4"};
+    char longest[NAME_BYTES + 1], name[NAME_BYTES];
+
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+        cr_assert(text_is_name(good[i]), "%s", good[i]);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        cr_assert_eq(text_is_name(bad[i]), false, "%s", bad[i]);
+        text_to_name(bad[i], name);
+        cr_assert(text_is_name(name), "%s became %s", bad[i], name);
+    }
+    memset(longest, 'a', sizeof(longest));
+    longest[NAME_BYTES] = '\0';
+    cr_assert_eq(false, text_is_name(longest));
+    longest[NAME_BYTES - 1] = '\0';
+    cr_assert(text_is_name(longest));
+}
+
+Test(cli_text, values_read_well)
+{
+    char text[TEXT_BYTES];
+
+    text_format_size(512ull << 20, text);
+    cr_assert_str_eq(text, "512M");
+    text_format_size(3ull << 29, text);
+    cr_assert_str_eq(text, "1.5G");
+    text_format_duration(59, text);
+    cr_assert_str_eq(text, "59s");
+    text_format_duration(3 * 3600 + 120, text);
+    cr_assert_str_eq(text, "3h02m");
+    text_format_duration(UINT64_MAX, text);
+}
+
+Test(cli_text, query_values_are_found_by_whole_keys)
+{
+    size_t count;
+    const char *value = text_query_value("xtail=1&tail=23&follow=1", "tail", &count);
+
+    cr_assert_not_null(value);
+    cr_assert_eq(count, 2);
+    cr_assert_eq(memcmp(value, "23", 2), 0);
+    cr_assert_null(text_query_value("tail", "tail", &count));
+    cr_assert_null(text_query_value("", "tail", &count));
+}
+
+Test(cli_text, lines_break_at_blanks)
+{
+    size_t skip;
+
+    cr_assert_eq(text_wrap("one two three", 8, &skip), 7);
+    cr_assert_eq(skip, 8);
+    cr_assert_eq(text_wrap("abcdefghij", 4, &skip), 4);
+    cr_assert_eq(skip, 4);
+}
+
+static const char request_text[] = "PUT /v1/vm/state?x=1 HTTP/1.1\r\nHost: thaw\r\n"
+                                   "Content-Length: 4\r\n\r\nbodyGET / HTTP/1.1\r\n\r\n";
+
+Test(cli_http, a_request_is_complete_with_its_last_byte_and_not_before)
+{
+    size_t whole = strlen(request_text) - strlen("GET / HTTP/1.1\r\n\r\n");
+    struct http_progress progress;
+    struct http_request request;
+
+    for (size_t count = 0; count < whole; count++)
+        cr_assert_eq(
+            http_parse_request(request_text, count, &request, &progress), -EAGAIN, "%zu", count);
+    for (size_t count = whole; count < sizeof(request_text); count++) {
+        cr_assert_eq(http_parse_request(request_text, count, &request, &progress), 0, "%zu", count);
+        cr_assert_eq(progress.used, whole);
+    }
+    cr_assert_str_eq(request.method, "PUT");
+    cr_assert_str_eq(request.path, "/v1/vm/state");
+    cr_assert_str_eq(request.query, "x=1");
+    cr_assert_eq(request.body_count, 4);
+    cr_assert_eq(memcmp(request.body, "body", 4), 0);
+    cr_assert(request.keep_alive);
+}
+
+static int parse(const char *text)
+{
+    struct http_progress progress;
+    struct http_request request;
+
+    return http_parse_request(text, strlen(text), &request, &progress);
+}
+
+Test(cli_http, what_breaks_a_limit_or_the_syntax_is_refused)
+{
+    static char large[HTTP_HEADER_MAX_BYTES + 1024];
+
+    cr_assert_eq(parse("\x01\x02"), 400);
+    cr_assert_eq(parse("FROB / HTTP/1.1\r\n"), 400);
+    cr_assert_eq(parse("GET / HTTP/2.0\r\n\r\n"), 505);
+    cr_assert_eq(parse("GET nowhere HTTP/1.1\r\n\r\n"), 400);
+    cr_assert_eq(parse("CONNECT a:1 HTTP/1.1\r\n\r\n"), 400);
+    cr_assert_eq(parse("PUT / HTTP/1.1\r\nContent-Length: -1\r\n\r\n"), 400);
+    cr_assert_eq(parse("PUT / HTTP/1.1\r\nContent-Length: 65537\r\n\r\n"), 413);
+    cr_assert_eq(parse("PUT / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n"), 400);
+    cr_assert_eq(parse("PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"), 411);
+    cr_assert_eq(parse("PUT / HTTP/1.1\r\nExpect: magic\r\n\r\n"), 417);
+    memset(large, 'x', HTTP_TARGET_MAX_BYTES + 6);
+    memcpy(large, "GET /", 5);
+    cr_assert_eq(parse(large), 414);
+    memset(large, 'x', sizeof(large) - 1);
+    memcpy(large, "GET / HTTP/1.1\r\nA: ", 19);
+    cr_assert_eq(parse(large), 431);
+}
+
+static size_t filter(
+    struct terminal_escape *escape, const char *typed, char *out, char *ret_command)
+{
+    size_t count = terminal_filter(escape, "xd", typed, strlen(typed), out, ret_command);
+
+    out[count] = '\0';
+    return count;
+}
+
+Test(cli_terminal, the_escape_key_works_across_reads)
+{
+    struct terminal_escape escape = {0};
+    char out[32], command;
+
+    filter(&escape, "ab\x01", out, &command);
+    cr_assert_str_eq(out, "ab");
+    cr_assert_eq(command, 0);
+    filter(&escape, "xlost", out, &command);
+    cr_assert_str_eq(out, "");
+    cr_assert_eq(command, 'x');
+}
+
+Test(cli_terminal, all_other_keys_are_the_guests)
+{
+    struct terminal_escape escape = {0};
+    char out[32], command;
+
+    filter(&escape, "\x01\x01q\x01q\x03\x01\x03", out, &command);
+    cr_assert_str_eq(out, "\x01q\x01q\x03\x03");
+    cr_assert_eq(command, 0);
+    escape.interrupts = true;
+    filter(&escape, "a\x01\x03\x03z", out, &command);
+    cr_assert_str_eq(out, "a\x03");
+    cr_assert_eq(command, TERMINAL_INTERRUPT);
+}
