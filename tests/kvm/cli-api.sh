@@ -53,6 +53,8 @@ same "a request in pieces" "HTTP/1.1 200 OK" "$({
     printf 'Connection: close\r\n\r\n'
     sleep 0.5
 } | raw)"
+same "a client that waits to be asked for its body" 6 \
+    "$(printf 'hello\n' | call --expect100-timeout 30 -H 'Expect: 100-continue' --data-binary @- $url/console | jq .taken)"
 same "HTTP/1.0" 1 "$(call -0 $url/vm | jq -s length)"
 
 # What it refuses.

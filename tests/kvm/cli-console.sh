@@ -111,6 +111,18 @@ wait "$pid"
 same "console says so when the process dies" "1 1" "$? $(grep -c '^thaw: .*died' "$work/err")"
 "$THAW" stop d
 
+# A reader that hangs can be ended.
+mkfifo "$work/fifo"
+"$THAW" run --name h --guest tick --cmdline "interval=1 wait=spin nonce=$(printf '%060d' 0)" --detach </dev/null
+# shellcheck disable=SC2217 # it only keeps the pipe open
+sleep 5 <"$work/fifo" &
+env --default-signal=INT "$THAW" console h >"$work/fifo" </dev/null &
+pid=$!
+sleep 1
+kill -TERM "$pid"
+check "console ends on SIGTERM, also while its reader hangs" soon gone "$pid"
+"$THAW" stop h
+
 # A guest that writes much: the log is bounded, the guest never waits.
 "$THAW" run --name l --guest tick --cmdline "interval=1 nonce=$(printf '%060d' 0) wait=spin" --detach </dev/null
 timeout 3 "$THAW" console l </dev/null | {

@@ -67,6 +67,12 @@ same "ps --json knows it" "d running $(jq .pid "$work/vm")" "$(vm d '| "\(.name)
 check "it is its own session, and its directory is private" sh -c \
     "test \$(ps -o sid= -p $(vm d pid)) = $(vm d pid) && test \$(stat -c %a '$THAW_RUNTIME/d') = 700"
 same "ps shows it" 1 "$("$THAW" ps | grep -cE '^d +[0-9]+ +running +1 +64M +[0-9]+s +base$')"
+exec 9>"$work/lock"
+flock 9
+"$THAW" run --name o --guest tick --detach </dev/null
+exec 9>&-
+check "a detached process holds nothing of its starter's" flock -n "$work/lock" true
+"$THAW" stop o
 refused "a name is used once" 1 "in use" "$THAW" run --name d --guest tick --detach
 check "pause" "$THAW" pause d
 same "it is paused" "paused request" "$(vm d state) $(vm d reason)"

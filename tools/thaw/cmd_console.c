@@ -15,8 +15,9 @@
 #include <string.h>
 #include <sys/signalfd.h>
 
-#define INPUT_RETRY_MS  10
-#define INPUT_ANSWER_MS 10000
+#define OUTPUT_PART_BYTES 4096u /* a pipe that is writable takes as much without waiting */
+#define INPUT_RETRY_MS    10
+#define INPUT_ANSWER_MS   10000
 
 enum {
     OPTION_TAIL = 1
@@ -37,17 +38,25 @@ struct session {
     size_t input_at, input_count;
 };
 
+/* Waits for a slow stdout, but not beyond a signal: signals are blocked and would not end a write.
+ */
 static int write_output(void *data, const char *bytes, size_t count)
 {
-    (void)data;
+    const struct session *session = data;
+
     while (count > 0) {
-        ssize_t n = write(STDOUT_FILENO, bytes, count);
+        struct pollfd fds[] = {
+            {.fd = STDOUT_FILENO, .events = POLLOUT},
+            {.fd = session ? session->signal_fd : -1, .events = POLLIN},
+        };
+        ssize_t n;
 
-        if (n < 0 && errno == EAGAIN) {
-            struct pollfd poll_fd = {.fd = STDOUT_FILENO, .events = POLLOUT};
-
-            poll(&poll_fd, 1, -1);
-        } else if (n < 0 && errno != EINTR) {
+        if (poll(fds, ARRAY_SIZE(fds), -1) < 0 && errno != EINTR)
+            return -errno;
+        if (fds[1].revents)
+            return -EINTR;
+        n = write(STDOUT_FILENO, bytes, MIN(count, OUTPUT_PART_BYTES));
+        if (n < 0 && errno != EINTR && errno != EAGAIN) {
             return -errno;
         } else if (n > 0) {
             bytes += n;

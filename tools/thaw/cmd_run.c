@@ -242,6 +242,7 @@ static int run_foreground(const struct cli *cli, const struct vm_config *config)
     struct owner *owner;
     json_t *vm = NULL;
 
+    block_signals();
     if (owner_open(config, &owner, &error) < 0)
         return cli_report(&error);
     if (foreground_open(owner, !cli->json, &foreground, &error) < 0) {
@@ -272,6 +273,18 @@ static void tell(int fd, char first, const char *text)
     close(fd);
 }
 
+/* Closes what was inherited but stdin, stdout, stderr and fd: a process that stays must not hold a
+ * pipe or a lock of the one that started it. Returns the new number of fd. */
+static int keep_only(int fd)
+{
+    int kept = STDERR_FILENO + 1;
+
+    if (fd != kept && dup3(fd, kept, O_CLOEXEC) < 0)
+        return fd;
+    close_range((unsigned)kept + 1, ~0u, 0);
+    return kept;
+}
+
 /* The detached process. Tells the parent '+' and the VM, or '-' and an error. */
 static int run_child(const struct vm_config *config, int report_fd)
 {
@@ -281,6 +294,7 @@ static int run_child(const struct vm_config *config, int report_fd)
     char *text;
     int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 
+    block_signals();
     setsid();
     for (int fd = STDIN_FILENO; null_fd >= 0 && fd <= STDERR_FILENO; fd++)
         dup2(null_fd, fd);
@@ -333,8 +347,7 @@ static int run_detached(const struct cli *cli, const struct vm_config *config)
     if (pid < 0)
         return cli_error("cannot make a process: %s", strerror(errno));
     if (pid == 0) {
-        close(pipe_fds[0]);
-        return run_child(config, pipe_fds[1]);
+        return run_child(config, keep_only(pipe_fds[1]));
     }
     close(pipe_fds[1]);
     read_report(pipe_fds[0], report, sizeof(report));
@@ -361,7 +374,6 @@ static int run_run(struct cli *cli)
     else if ((cli->store && cli_check_store(cli->store, &error) < 0) || resolve(&run, &error) < 0)
         status = cli_report(&error);
     else {
-        block_signals();
         status = run.detach ? run_detached(cli, &run.config) : run_foreground(cli, &run.config);
     }
     for (size_t i = 0; i < run.owned_count; i++)

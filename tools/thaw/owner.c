@@ -177,7 +177,7 @@ static void log_line(void *data, enum thaw_log_level level, const char *message)
 {
     (void)data;
     if (level <= THAW_LOG_WARNING)
-        fprintf(stderr, "thaw: %s\r\n", message);
+        fprintf(stderr, "thaw: %s\n", message);
 }
 
 static int make_vm(struct owner *owner, struct thaw_error *error)
