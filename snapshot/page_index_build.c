@@ -176,7 +176,7 @@ static int find_pack(struct page_index_builder *builder, const struct wire_b16 *
 int page_index_builder_set_data(struct page_index_builder *builder, uint64_t page, uint64_t count,
     const struct wire_b16 *pack_id, uint64_t pack_page, struct thaw_error *error)
 {
-    unsigned pack;
+    unsigned pack = 0;
     if (!range_fits(pack_page, count, PACK_PAGES_MAX))
         return error_set(error, -EINVAL, "building a page index: no pack has pages %llu+%llu",
             (unsigned long long)pack_page, (unsigned long long)count);
