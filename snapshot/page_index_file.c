@@ -142,8 +142,8 @@ int page_index_load(int dirfd, const char *name, struct page_index **ret, struct
     _cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
         return error_errno(error, errno, "opening page index '%s'", name);
-    uint8_t *bytes;
-    size_t count;
+    uint8_t *bytes = NULL;
+    size_t count = 0;
     int r = read_whole(fd, name, &bytes, &count, error);
     return r < 0 ? r : page_index_decode(bytes, count, name, ret, error);
 }

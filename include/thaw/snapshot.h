@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Taking snapshots of VMs and making VMs from them.
+ *
+ * Work that takes long is a job: it runs on threads of the library, reports its progress, and can
+ * be cancelled. A job that fails or is cancelled leaves things as they were before it.
+ */
+#ifndef THAW_SNAPSHOT_H
+#define THAW_SNAPSHOT_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <thaw/store.h>
+#include <thaw/vm.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* --- Jobs ------------------------------------------------------------------------------------- */
+
+typedef struct thaw_job thaw_job;
+
+enum thaw_job_state {
+    THAW_JOB_RUNNING = 0,
+    THAW_JOB_DONE = 1,
+    THAW_JOB_FAILED = 2, /* cancelled as well: the error is -ECANCELED then */
+};
+
+struct thaw_job_progress {
+    size_t size; /* set by the caller; fields that lie beyond it are not written */
+    enum thaw_job_state state;
+    const char *phase;    /* what it is doing, in a word or two; a constant */
+    uint64_t done_bytes;  /* of total_bytes; never goes back */
+    uint64_t total_bytes; /* 0 while not known */
+};
+
+/* Any thread. Returns 0, or -EINVAL if size is not set. */
+THAW_API int thaw_job_poll(thaw_job *job, struct thaw_job_progress *progress);
+
+/* An eventfd that becomes readable when the job ends and, at most ten times a second, when it has
+ * progressed. Borrowed. */
+THAW_API int thaw_job_event_fd(const thaw_job *job);
+
+/* Asks the job to end early. It may succeed all the same. Any thread, also several times. */
+THAW_API void thaw_job_cancel(thaw_job *job);
+
+/* Waits for the end, at most timeout_ms milliseconds (negative: for ever). Returns the job's own
+ * result, 0 or its error, or -ETIMEDOUT if it has not ended (and error is not written). */
+THAW_API int thaw_job_wait(thaw_job *job, int timeout_ms, struct thaw_error *error);
+
+/* Cancels the job, waits for its end and frees it. NULL is allowed. */
+THAW_API void thaw_job_free(thaw_job *job);
+
+/* --- Taking a snapshot ------------------------------------------------------------------------ */
+
+#define THAW_SNAPSHOT_FULL 1u /* depends on no other snapshot */
+#define THAW_SNAPSHOT_DIFF                                                                         \
+    2u /* stores only what changed since the VM's last snapshot in this store,                     \
+          or the one that it was restored from; an error if there is none.                         \
+          Restoring it needs no other snapshot all the same */
+#define THAW_SNAPSHOT_KILL 4u /* stop the VM once the snapshot is durable, without its running on  \
+                               */
+#define THAW_SNAPSHOT_STOP_AND_COPY 8u /* pause the VM until all memory is written */
+
+struct thaw_snapshot_options {
+    size_t size;
+    const char *name; /* NULL: "<template>-<6 characters>". See store.h for what is allowed */
+    const char *template_name; /* what the VM was created from; NULL: as it was restored, or "vm" */
+    uint32_t flags;       /* THAW_SNAPSHOT_*; neither FULL nor DIFF: DIFF where it is possible */
+    int level;            /* of zstd, 1 to 19; 0: 1 */
+    uint32_t threads;     /* that compress; 0: one a CPU */
+    const char *metadata; /* a JSON object of up to 64 KiB, kept and given back; NULL: as it was
+                             restored, or empty */
+};
+
+/* What a snapshot cost. */
+struct thaw_snapshot_result {
+    size_t size; /* set by the caller; fields that lie beyond it are not written */
+    char id[33];
+    char name[65];
+    uint32_t diff;         /* 1: stored what changed only */
+    uint64_t pause_ns;     /* how long the VM stood still for it; 0 if it was paused before */
+    uint64_t total_ns;     /* from the call until durable */
+    uint64_t pages;        /* that were looked at: all in use, or those that changed */
+    uint64_t zero_pages;   /* of them, all zero: not stored */
+    uint64_t stored_bytes; /* that the snapshot added to the store */
+};
+
+/* Starts to take a snapshot of a VM that is RUNNING or PAUSED, which goes on as it was afterwards,
+ * whatever comes out (but for KILL, if it succeeds). One at a time per VM: -EBUSY. The name is
+ * reserved when this returns. The VM and the store must outlive the job. */
+THAW_API int thaw_vm_snapshot(thaw_vm *vm, thaw_store *store,
+    const struct thaw_snapshot_options *options, thaw_job **ret, struct thaw_error *error);
+
+/* The result of a snapshot job that is DONE; THAW_ESTATE otherwise. */
+THAW_API int thaw_job_get_snapshot(thaw_job *job, struct thaw_snapshot_result *result);
+
+/* --- Restoring -------------------------------------------------------------------------------- */
+
+enum thaw_restore_mode {
+    THAW_RESTORE_LAZY = 0,  /* memory is read when it is touched, and in the background */
+    THAW_RESTORE_EAGER = 1, /* all memory is read first */
+};
+
+enum thaw_clock {
+    THAW_CLOCK_CONTINUE = 0, /* the guest's clocks go on from what they showed */
+    THAW_CLOCK_HOST = 1,     /* they jump ahead by the time that passed since the snapshot */
+};
+
+/* Another place for a disk's base image. */
+struct thaw_disk_override {
+    size_t size;
+    uint32_t index;   /* of the disk, from 0 */
+    const char *path; /* or, if NULL, */
+    int fd;
+};
+
+#define THAW_RESTORE_FORCE 1u /* also on a host that lacks what the guest saw where it was saved   \
+                               */
+
+struct thaw_restore_options {
+    size_t size;
+    const char *name; /* of the new VM; NULL: the snapshot's name */
+    enum thaw_restore_mode mode;
+    enum thaw_clock clock;
+    uint32_t flags;                         /* THAW_RESTORE_* */
+    const struct thaw_disk_override *disks; /* disk_count structs, each disks[0].size bytes long */
+    size_t disk_count;
+    thaw_console_fn console;
+    void *console_data;
+};
+
+/* Makes a new VM, PAUSED, from a READY snapshot (`ref`: see store.h): vCPUs, memory size and
+ * devices are the snapshot's. thaw_vm_resume lets it run. Any number of VMs may be made from one
+ * snapshot, in any number of processes; it cannot be deleted as long as one of them lives. options
+ * may be NULL. Errors: -ENOENT, THAW_ECORRUPT (names file and offset), THAW_EHOST (lists what this
+ * host lacks), -EBUSY (being deleted), -errno. */
+THAW_API int thaw_restore(thaw_env *env, thaw_store *store, const char *ref,
+    const struct thaw_restore_options *options, thaw_vm **ret, struct thaw_error *error);
+
+/* --- Looking after snapshots ------------------------------------------------------------------ */
+
+/* Starts to read every byte of a snapshot and check it. The job fails with THAW_ECORRUPT and a
+ * message that names the first bad file and the offset in it. */
+THAW_API int thaw_snapshot_verify(
+    thaw_store *store, const char *ref, thaw_job **ret, struct thaw_error *error);
+
+/* Starts to copy what a snapshot shares with others, so that it depends on no other and holds only
+ * what it uses. Its id and name stay. */
+THAW_API int thaw_snapshot_flatten(
+    thaw_store *store, const char *ref, thaw_job **ret, struct thaw_error *error);
+
+/* Everything that a snapshot says of itself, as JSON text: manifest, every record of the VM's
+ * state, and for each memory how many pages are zero, data of its own, data shared with ancestors,
+ * and the compression ratio. *ret_json is freed with thaw_text_free. */
+THAW_API int thaw_snapshot_inspect(
+    thaw_store *store, const char *ref, char **ret_json, struct thaw_error *error);
+THAW_API void thaw_text_free(char *text);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
