@@ -6,6 +6,8 @@
 #include <thaw/env.h>
 #include <thaw/error.h>
 #include <thaw/host.h>
+#include <thaw/snapshot.h>
+#include <thaw/store.h>
 #include <thaw/version.h>
 #include <thaw/vm.h>
 

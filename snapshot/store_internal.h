@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the store share. Functions return 0 or -errno unless they say otherwise. */
+#ifndef SNAPSHOT_STORE_INTERNAL_H
+#define SNAPSHOT_STORE_INTERNAL_H
+
+#include "store.h"
+#include <stdatomic.h>
+#include <sys/file.h>
+
+#define STORE_DIR_MODE     0700
+#define STORE_FILE_MODE    0600
+#define STORE_HOLDER_BYTES 256
+#define STORE_ERROR_BYTES  THAW_ERROR_MESSAGE_BYTES
+#define STORE_PREFIX_CHARS 6 /* the shortest beginning of an id that is accepted */
+
+enum store_place {
+    STORE_CREATING,
+    STORE_SNAPSHOTS,
+    STORE_FAILED,
+    STORE_TRASH,
+    STORE_STATES, /* the places above hold one directory per snapshot */
+    STORE_NAMES = STORE_STATES,
+    STORE_HOT,
+    STORE_USERS,
+    STORE_PLACES,
+};
+
+extern const char *const store_place_names[STORE_PLACES];
+
+/* Constant after opening, so any thread may use it. */
+struct thaw_store {
+    atomic_uint references;
+    int fd;
+    int places[STORE_PLACES];
+    char *path; /* for messages */
+};
+
+/* store_fs.c: files and directories, with descriptors and without following symlinks. */
+
+/* Calls fn for every entry but "." and ".."; a negative result ends the walk and is returned. */
+typedef int (*fs_entry_fn)(void *data, const char *name);
+int fs_each(int dirfd, fs_entry_fn fn, void *data);
+int fs_open_dir(int dirfd, const char *name); /* a descriptor, or -errno */
+int fs_sync(int fd);
+/* Replaces a file atomically; durable except for its entry in dirfd. */
+int fs_write_file(int dirfd, const char *name, const char *bytes, size_t count);
+/* A whole regular file of at most max bytes (-EFBIG), malloced, with a NUL after it. */
+int fs_read_file(int dirfd, const char *name, size_t max, char **ret, size_t *ret_bytes);
+/* Removes what is below dirfd, except the entries that are named in keep (NULL-terminated), which
+ * need not exist. */
+int fs_remove_below(int dirfd, const char *const *keep);
+/* Removes a directory with all that is in it; 0 if there is none. fd is open on it. */
+int fs_remove_dir(int parent_fd, const char *name, int fd);
+/* Renames a directory to where nothing is. */
+int fs_move(int from_dirfd, int to_dirfd, const char *name);
+int fs_copy(int from_dirfd, int to_dirfd, const char *name);
+/* True if name in dirfd is what fd is open on. */
+bool fs_is_at(int dirfd, const char *name, int fd);
+/* Reads a symlink into ret; -ENAMETOOLONG if it does not fit. */
+int fs_read_link(int dirfd, const char *name, char *ret, size_t bytes);
+int fs_random_hex(char *ret, size_t chars); /* and a NUL */
+
+/* store_lock.c: locks, and who holds what. */
+
+/* operation: LOCK_SH, which waits; or LOCK_EX, which waits up to timeout_ms (-EBUSY). */
+int store_lock(const struct thaw_store *store, int operation, int timeout_ms, int *ret_fd,
+    struct thaw_error *error);
+void store_unlock(int *fd);
+static inline void cleanup_unlock(int *fd)
+{
+    store_unlock(fd);
+}
+#define _cleanup_unlock_ _cleanup_(cleanup_unlock)
+
+/* flock with LOCK_NB; -EBUSY if someone else has it. */
+int store_try_lock(int fd, int operation);
+void store_add_user(struct store_snapshot *snapshot, const char *holder);
+void store_remove_user(struct store_snapshot *snapshot);
+/* Who holds a snapshot's directory, for an error message. */
+void store_describe_users(
+    const struct thaw_store *store, const char *id, int fd, char *ret, size_t bytes);
+/* Removes the records of holders that are gone: of one snapshot, or with NULL of all. Only where no
+ * holder can come: with store.lock exclusive, or with the directory's lock exclusive. */
+int store_sweep_users(const struct thaw_store *store, const char *id, uint32_t *removed);
+
+/* store_get.c */
+
+struct store_location {
+    enum store_place place;
+    char id[MANIFEST_ID_BYTES];
+};
+
+/* Finds what ref stands for, in whatever state. -ENOENT, -ENOTUNIQ, -errno. */
+int store_resolve(const struct thaw_store *store, const char *ref, struct store_location *ret,
+    struct thaw_error *error);
+/* Where a snapshot is now; -ENOENT if nowhere. */
+int store_locate(const struct thaw_store *store, const char *id, enum store_place *ret);
+/* Reads dirfd/manifest.json and checks that it is of this id. */
+int store_read_manifest(int dirfd, const char *id, struct manifest *ret, struct thaw_error *error);
+/* Reads dirfd/error. ret is empty if there is none; -ENOENT then. */
+int store_read_error(int dirfd, char ret[STORE_ERROR_BYTES]);
+
+/* store_create.c: what recovery and abort share. */
+
+int store_write_manifest(int dirfd, const struct manifest *m, struct thaw_error *error);
+/* Keeps a directory in creating/ from ever being published. */
+int store_mark_failed(int dirfd, const char *text);
+/* Checks that the files are as the manifest says, and that there are no others; makes them durable.
+ */
+int store_check_files(int dirfd, const struct manifest *m, struct thaw_error *error);
+/* Moves between two places and makes that durable; moves back if it cannot. */
+int store_move(
+    const struct thaw_store *store, const char *id, enum store_place from, enum store_place to);
+/* From `from` to failed/, data removed and name released. fd is open on the directory. */
+int store_fail(const struct thaw_store *store, const char *id, int fd, enum store_place from,
+    const char *text, struct thaw_error *error);
+
+/* store_delete.c */
+
+int store_has_name(const struct thaw_store *store, const char *id); /* 1, 0 or -errno */
+/* Removes every name that refers to id, and makes that durable. */
+int store_release_names(const struct thaw_store *store, const char *id);
+/* Removes trash/<id> and the side files; fd is open on it and locked. */
+int store_empty_trash(const struct thaw_store *store, const char *id, int fd);
+
+/* store_recover.c */
+
+/* timeout_ms 0: only if nobody is at work (-EBUSY). all: also looks through names and side files
+ * when there is no unfinished work. */
+int store_recover(struct thaw_store *store, int timeout_ms, bool all,
+    struct thaw_store_recovery *ret, struct thaw_error *error);
+
+#endif
