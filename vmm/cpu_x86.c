@@ -158,6 +158,132 @@ void cpu_x86_specialise(struct cpu_x86_cpuid *cpuid, uint32_t index, uint32_t co
     add_topology(cpuid, LEAF_TOPOLOGY, index, count, core_bits);
 }
 
+/* Leaves whose bits are features, in the registers named. */
+static const struct {
+    uint32_t leaf, subleaf;
+    const char *regs;
+} feature_words[] = {
+    {LEAF_FEATURES, 0, "cd"},
+    {0x7, 0, "bcd"},
+    {0x7, 1, "abcd"},
+    {0xd, 1, "a"},
+    {LEAF_KVM_FEATURES, 0, "a"},
+    {LEAF_AMD_FEATURES, 0, "cd"},
+    {0x80000007u, 0, "d"},
+    {LEAF_AMD_SIZES, 0, "b"},
+};
+
+/* Names of bits that people know; the rest is given by number. */
+static const struct {
+    uint32_t leaf;
+    char reg;
+    uint8_t bit;
+    const char *name;
+} feature_names[] = {
+    {1, 'c', 0, "sse3"},
+    {1, 'c', 9, "ssse3"},
+    {1, 'c', 12, "fma"},
+    {1, 'c', 13, "cx16"},
+    {1, 'c', 17, "pcid"},
+    {1, 'c', 19, "sse4.1"},
+    {1, 'c', 20, "sse4.2"},
+    {1, 'c', 21, "x2apic"},
+    {1, 'c', 23, "popcnt"},
+    {1, 'c', 24, "tsc-deadline"},
+    {1, 'c', 25, "aes"},
+    {1, 'c', 26, "xsave"},
+    {1, 'c', 28, "avx"},
+    {1, 'c', 29, "f16c"},
+    {1, 'c', 30, "rdrand"},
+    {7, 'b', 0, "fsgsbase"},
+    {7, 'b', 3, "bmi1"},
+    {7, 'b', 5, "avx2"},
+    {7, 'b', 8, "bmi2"},
+    {7, 'b', 9, "erms"},
+    {7, 'b', 10, "invpcid"},
+    {7, 'b', 16, "avx512f"},
+    {7, 'b', 18, "rdseed"},
+    {7, 'b', 19, "adx"},
+    {7, 'b', 29, "sha"},
+    {7, 'c', 9, "vaes"},
+    {7, 'c', 22, "rdpid"},
+    {7, 'd', 4, "fsrm"},
+    {0xd, 'a', 0, "xsaveopt"},
+    {0xd, 'a', 1, "xsavec"},
+    {0xd, 'a', 3, "xsaves"},
+    {0x80000001u, 'd', 26, "1g-pages"},
+    {0x80000001u, 'd', 27, "rdtscp"},
+};
+
+static const struct kvm_cpuid_entry2 *find_leaf(
+    const struct kvm_cpuid_entry2 *entries, uint32_t count, uint32_t leaf, uint32_t subleaf)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (entries[i].function == leaf && entries[i].index == subleaf)
+            return &entries[i];
+    return NULL;
+}
+
+static uint32_t register_of(const struct kvm_cpuid_entry2 *entry, char reg)
+{
+    switch (reg) {
+    case 'a':
+        return entry->eax;
+    case 'b':
+        return entry->ebx;
+    case 'c':
+        return entry->ecx;
+    default:
+        return entry->edx;
+    }
+}
+
+static void list_append(char *list, size_t bytes, const char *text)
+{
+    size_t used = strlen(list);
+    snprintf(list + used, bytes - used, "%s%s", used ? ", " : "", text);
+}
+
+static void list_bits(
+    uint32_t leaf, uint32_t subleaf, char reg, uint32_t bits, char *list, size_t bytes)
+{
+    for (; bits; bits &= bits - 1) {
+        unsigned bit = (unsigned)__builtin_ctz(bits);
+        char text[64];
+        snprintf(text, sizeof(text), "cpuid 0x%x.%u e%cx bit %u", leaf, subleaf, reg, bit);
+        for (size_t i = 0; i < ARRAY_SIZE(feature_names); i++)
+            if (feature_names[i].leaf == leaf && feature_names[i].reg == reg &&
+                feature_names[i].bit == bit && (subleaf == 0 || leaf == 0xd))
+                snprintf(text, sizeof(text), "%s", feature_names[i].name);
+        list_append(list, bytes, text);
+    }
+}
+
+void cpu_x86_list_missing(const struct cpu_x86_cpuid *host, const struct kvm_cpuid_entry2 *entries,
+    uint32_t count, char *list, size_t bytes)
+{
+    const struct kvm_cpuid_entry2 *theirs = find_leaf(entries, count, 0, 0);
+    const struct kvm_cpuid_entry2 *ours = find_leaf(host->entries, host->head.nent, 0, 0);
+    if (theirs && ours &&
+        (theirs->ebx != ours->ebx || theirs->ecx != ours->ecx || theirs->edx != ours->edx))
+        list_append(list, bytes, "a processor of the same vendor");
+    for (size_t i = 0; i < ARRAY_SIZE(feature_words); i++) {
+        uint32_t leaf = feature_words[i].leaf, subleaf = feature_words[i].subleaf;
+        theirs = find_leaf(entries, count, leaf, subleaf);
+        ours = find_leaf(host->entries, host->head.nent, leaf, subleaf);
+        for (const char *reg = feature_words[i].regs; theirs && *reg; reg++) {
+            uint32_t wanted = register_of(theirs, *reg);
+            uint32_t have = ours ? register_of(ours, *reg) : 0;
+            /* OSXSAVE and OSPKE show what the guest switched on; HTT what neighbours it has. */
+            if (leaf == LEAF_FEATURES)
+                have |= *reg == 'c' ? 1u << 27 : FEATURES_EDX_HTT;
+            if (leaf == 0x7 && *reg == 'c')
+                have |= 1u << 4;
+            list_bits(leaf, subleaf, *reg, wanted & ~have, list, bytes);
+        }
+    }
+}
+
 static int set_segments(int vcpu_fd, const struct boot_entry *entry, struct thaw_error *error)
 {
     struct kvm_sregs sregs;

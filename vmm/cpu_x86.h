@@ -23,6 +23,11 @@ int cpu_x86_template(const struct kvm *kvm, struct cpu_x86_cpuid *ret, struct th
  * socket, one thread per core). */
 void cpu_x86_specialise(struct cpu_x86_cpuid *cpuid, uint32_t index, uint32_t count);
 
+/* Appends to `list`, which holds a string already, what the entries (of a guest that was started on
+ * some host) promise and this host's template does not: vendor and features. */
+void cpu_x86_list_missing(const struct cpu_x86_cpuid *host, const struct kvm_cpuid_entry2 *entries,
+    uint32_t count, char *list, size_t bytes);
+
 /* Puts the boot processor at the kernel's entry: long mode, flat segments, interrupts off. */
 int cpu_x86_set_boot_state(int vcpu_fd, const struct boot_entry *entry, struct thaw_error *error);
 

@@ -3,6 +3,7 @@
 
 #include "env.h"
 #include "options.h"
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
@@ -45,7 +46,10 @@ int thaw_env_new(const struct thaw_env_options *options, thaw_env **ret, struct 
     env->log = opt.log;
     env->log_data = opt.log_data;
     env->kick_signal = kick_signal;
+    env->userfaultfd_fd = -1;
     env->overlay_dir = strdup(opt.overlay_dir ? opt.overlay_dir : "/var/tmp");
+    if (opt.userfaultfd_fd > 0)
+        env->userfaultfd_fd = fcntl(opt.userfaultfd_fd, F_DUPFD_CLOEXEC, 3);
     r = env->overlay_dir ? kvm_open(&env->kvm, opt.kvm_fd, error)
                          : error_errno(error, ENOMEM, "allocating an environment");
     if (r < 0) {
@@ -72,6 +76,8 @@ void env_unref(struct thaw_env *env)
     if (!env || atomic_fetch_sub(&env->references, 1) > 1)
         return;
     kvm_close(&env->kvm);
+    if (env->userfaultfd_fd >= 0)
+        close(env->userfaultfd_fd);
     free(env->overlay_dir);
     free(env);
 }

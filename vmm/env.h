@@ -14,6 +14,7 @@ struct thaw_env {
     void *log_data;
     char *overlay_dir;
     int kick_signal;
+    int userfaultfd_fd; /* the caller's /dev/userfaultfd, duplicated; -1: none */
 };
 
 struct thaw_env *env_ref(struct thaw_env *env);

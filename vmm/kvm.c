@@ -104,6 +104,18 @@ void kvm_close(struct kvm *kvm)
     kvm->fd = -1;
 }
 
+const char *kvm_backend(void)
+{
+    static const char *const modules[] = {"kvm_amd", "kvm_intel", "kvm_pvm"};
+    for (size_t i = 0; i < ARRAY_SIZE(modules); i++) {
+        char path[64];
+        snprintf(path, sizeof(path), "/sys/module/%s", modules[i]);
+        if (access(path, F_OK) == 0)
+            return modules[i];
+    }
+    return "kvm";
+}
+
 int kvm_create_vm(const struct kvm *kvm, int *ret_fd, struct thaw_error *error)
 {
     /* A signal that arrives in the middle makes it fail with EINTR; nothing was made then. */

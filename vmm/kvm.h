@@ -30,6 +30,9 @@ void kvm_close(struct kvm *kvm);
 /* KVM_CHECK_EXTENSION; 0 if absent or unknown to the kernel. */
 int kvm_check(const struct kvm *kvm, int capability);
 
+/* Which implementation answers, as a constant: "kvm_amd", "kvm_intel", "kvm_pvm", else "kvm". */
+const char *kvm_backend(void);
+
 /* A new VM without memory, controllers or vCPUs. *ret_fd is close-on-exec. */
 int kvm_create_vm(const struct kvm *kvm, int *ret_fd, struct thaw_error *error);
 

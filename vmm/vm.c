@@ -314,6 +314,8 @@ void thaw_vm_free(thaw_vm *vm)
         vcpu_fini(&vm->vcpus[i]);
     free(vm->vcpus);
     machine_fini(&vm->machine);
+    if (vm->attachment.data)
+        vm->attachment.free(vm->attachment.data);
     for (size_t i = 0; i < ARRAY_SIZE(vm->disks); i++)
         free(vm->disks[i].path);
     if (vm->fd >= 0)
@@ -364,11 +366,11 @@ int thaw_vm_start(thaw_vm *vm, struct thaw_error *error)
     return r;
 }
 
-int thaw_vm_pause(thaw_vm *vm, struct thaw_error *error)
+static int pause_held(struct thaw_vm *vm, bool *ret_was_running, struct thaw_error *error)
 {
     int r = 0;
-    pthread_mutex_lock(&vm->api_lock);
     pthread_mutex_lock(&vm->lock);
+    *ret_was_running = vm->state == THAW_VM_RUNNING;
     if (vm->state == THAW_VM_RUNNING)
         set_state_locked(vm, THAW_VM_PAUSED, THAW_REASON_REQUEST, "");
     else if (vm->state != THAW_VM_PAUSED)
@@ -378,6 +380,33 @@ int thaw_vm_pause(thaw_vm *vm, struct thaw_error *error)
     pthread_mutex_unlock(&vm->lock);
     if (r == 0)
         machine_pause(&vm->machine);
+    return r;
+}
+
+int vm_hold(struct thaw_vm *vm, bool *ret_was_running, struct thaw_error *error)
+{
+    bool was_running;
+    pthread_mutex_lock(&vm->api_lock);
+    int r = pause_held(vm, &was_running, error);
+    if (r < 0)
+        pthread_mutex_unlock(&vm->api_lock);
+    else
+        *ret_was_running = was_running;
+    return r;
+}
+
+void vm_release(struct thaw_vm *vm, bool run)
+{
+    if (run)
+        run_from(vm, THAW_VM_PAUSED);
+    pthread_mutex_unlock(&vm->api_lock);
+}
+
+int thaw_vm_pause(thaw_vm *vm, struct thaw_error *error)
+{
+    bool was_running;
+    pthread_mutex_lock(&vm->api_lock);
+    int r = pause_held(vm, &was_running, error);
     pthread_mutex_unlock(&vm->api_lock);
     return r;
 }

@@ -30,6 +30,12 @@ struct vm_disk {
     bool read_only;
 };
 
+/* What others keep with a VM: freed when its threads and devices are gone, its memory not yet. */
+struct vm_attachment {
+    void *data; /* NULL: none */
+    void (*free)(void *data);
+};
+
 struct thaw_vm {
     struct thaw_env *env;
     char name[VM_NAME_BYTES];
@@ -39,7 +45,8 @@ struct thaw_vm {
     struct mem mem;
     struct machine machine;
     struct vm_disk disks[THAW_DISKS_MAX];
-    struct vcpu *vcpus; /* shape.vcpu_count of them */
+    struct vm_attachment attachment; /* guarded by api_lock */
+    struct vcpu *vcpus;              /* shape.vcpu_count of them */
 
     pthread_mutex_t api_lock; /* one of start, pause, resume, stop at a time */
     pthread_mutex_t lock;     /* guards all below */
@@ -78,6 +85,12 @@ int vm_note_disk(struct thaw_vm *vm, unsigned index, const struct disk_options *
 
 /* CREATED to PAUSED, for a VM whose state was set. */
 void vm_set_restored(struct thaw_vm *vm);
+
+/* Pauses a VM that is RUNNING or PAUSED and keeps all others from changing its state until
+ * vm_release, which the same thread calls. *ret_was_running says what to give to that. Nothing runs
+ * and nothing is in flight in between. */
+int vm_hold(struct thaw_vm *vm, bool *ret_was_running, struct thaw_error *error);
+void vm_release(struct thaw_vm *vm, bool run);
 
 /* Ends the VM as if its guest had done what it can't go on from. Any thread that holds none of the
  * VM's locks. */

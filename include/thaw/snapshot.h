@@ -59,8 +59,9 @@ THAW_API void thaw_job_free(thaw_job *job);
     2u /* stores only what changed since the VM's last snapshot in this store,                     \
           or the one that it was restored from; an error if there is none.                         \
           Restoring it needs no other snapshot all the same */
-#define THAW_SNAPSHOT_KILL 4u /* stop the VM once the snapshot is durable, without its running on  \
-                               */
+#define THAW_SNAPSHOT_KILL                                                                         \
+    4u /* stop the VM once the snapshot is durable, without its running on                         \
+        */
 #define THAW_SNAPSHOT_STOP_AND_COPY 8u /* pause the VM until all memory is written */
 
 struct thaw_snapshot_options {
@@ -93,7 +94,7 @@ struct thaw_snapshot_result {
 THAW_API int thaw_vm_snapshot(thaw_vm *vm, thaw_store *store,
     const struct thaw_snapshot_options *options, thaw_job **ret, struct thaw_error *error);
 
-/* The result of a snapshot job that is DONE; THAW_ESTATE otherwise. */
+/* The result of a job that took or flattened a snapshot and is DONE; THAW_ESTATE otherwise. */
 THAW_API int thaw_job_get_snapshot(thaw_job *job, struct thaw_snapshot_result *result);
 
 /* --- Restoring -------------------------------------------------------------------------------- */
@@ -116,8 +117,9 @@ struct thaw_disk_override {
     int fd;
 };
 
-#define THAW_RESTORE_FORCE 1u /* also on a host that lacks what the guest saw where it was saved   \
-                               */
+#define THAW_RESTORE_FORCE                                                                         \
+    1u /* also on a host that lacks what the guest saw where it was saved                          \
+        */
 
 struct thaw_restore_options {
     size_t size;
@@ -146,10 +148,11 @@ THAW_API int thaw_restore(thaw_env *env, thaw_store *store, const char *ref,
 THAW_API int thaw_snapshot_verify(
     thaw_store *store, const char *ref, thaw_job **ret, struct thaw_error *error);
 
-/* Starts to copy what a snapshot shares with others, so that it depends on no other and holds only
- * what it uses. Its id and name stay. */
+/* Starts to make a new snapshot that is equal to one, but shares data with no other and holds only
+ * what it uses. The old one stays as it is. name NULL: generated. thaw_job_get_snapshot tells id
+ * and name. */
 THAW_API int thaw_snapshot_flatten(
-    thaw_store *store, const char *ref, thaw_job **ret, struct thaw_error *error);
+    thaw_store *store, const char *ref, const char *name, thaw_job **ret, struct thaw_error *error);
 
 /* Everything that a snapshot says of itself, as JSON text: manifest, every record of the VM's
  * state, and for each memory how many pages are zero, data of its own, data shared with ancestors,

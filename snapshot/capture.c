@@ -1,0 +1,449 @@
+// SPDX-License-Identifier: Apache-2.0
+// Takes a snapshot of a VM: the order of it, and guest memory. What is stored how is elsewhere.
+
+#include "capture.h"
+#include "dirty.h"
+#include "options.h"
+#include "pagemap.h"
+#include "rewrite.h"
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#define CHECK_INTERVAL_PAGES 256
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* --- Guest memory ----------------------------------------------------------------------------- */
+
+int capture_random_id(struct wire_b16 *ret, struct thaw_error *error)
+{
+    if (getrandom(ret->bytes, sizeof(ret->bytes), 0) != sizeof(ret->bytes))
+        return error_errno(error, errno, "drawing an id");
+    return 0;
+}
+
+static int ram_space(const struct mem *mem, struct page_space *ret, struct thaw_error *error)
+{
+    *ret = (struct page_space){
+        .number = SPACE_NUMBER_RAM,
+        .kind = SPACE_KIND_RAM,
+        .page_count = mem->bytes / PAGE_BYTES,
+        .region_count = mem->region_count,
+    };
+    for (unsigned i = 0; i < mem->region_count; i++)
+        ret->regions[i] = (struct index_region){
+            .gpa = mem->regions[i].gpa,
+            .page_count = mem->regions[i].bytes / PAGE_BYTES,
+            .page = mem->regions[i].ram_off / PAGE_BYTES,
+        };
+    return capture_random_id(&ret->id, error);
+}
+
+static uint64_t count_bits(const uint64_t *bits, size_t words)
+{
+    uint64_t count = 0;
+    for (size_t i = 0; i < words; i++)
+        count += (uint64_t)__builtin_popcountll(bits[i]);
+    return count;
+}
+
+/* Decides which pages to look at. With a base, those that changed since; without one, all that are
+ * this VM's own. The marks are taken in both cases: from now on they count from this instant. */
+static int collect_memory(struct capture *capture, struct thaw_error *error)
+{
+    struct mem *mem = &capture->vm->mem;
+    size_t words = dirty_bitmap_words(mem);
+    capture->changed = calloc(words, sizeof(*capture->changed));
+    if (!capture->changed)
+        return error_errno(error, ENOMEM, "allocating a bitmap of pages");
+    int r = dirty_collect(mem, capture->vm->fd, capture->changed, error);
+    if (r < 0) {
+        free(take_ptr(capture->changed));
+        return r;
+    }
+    capture->wanted = capture->changed;
+    if (capture->lineage->base)
+        return 0;
+    capture->wanted = calloc(words, sizeof(*capture->wanted));
+    if (!capture->wanted)
+        return error_errno(error, ENOMEM, "allocating a bitmap of pages");
+    return pagemap_private(mem->base, mem->bytes, capture->wanted, error);
+}
+
+static int capture_page(struct capture *capture, struct page_index_builder *builder, uint64_t page,
+    struct thaw_error *error)
+{
+    const uint8_t *bytes = capture->vm->mem.base + page * PAGE_BYTES;
+    uint64_t pack_page = 0;
+    capture->result.pages++;
+    if (frame_page_is_zero(bytes)) {
+        capture->result.zero_pages++;
+        return page_index_builder_set_zero(builder, page, 1, error);
+    }
+    int r = pack_writer_add(capture->writer, SPACE_NUMBER_RAM, page, bytes, &pack_page, error);
+    return r < 0
+               ? r
+               : page_index_builder_set_data(builder, page, 1, &capture->pack_id, pack_page, error);
+}
+
+static int capture_pages(struct capture *capture, struct thaw_job *job,
+    struct page_index_builder *builder, struct thaw_error *error)
+{
+    size_t words = dirty_bitmap_words(&capture->vm->mem);
+    for (size_t i = 0; i < words; i++) {
+        for (uint64_t left = capture->wanted[i]; left; left &= left - 1) {
+            uint64_t page = i * 64 + (uint64_t)__builtin_ctzll(left);
+            int r = capture_page(capture, builder, page, error);
+            if (r < 0)
+                return r;
+            if (capture->result.pages % CHECK_INTERVAL_PAGES == 0) {
+                job_advance(job, CHECK_INTERVAL_PAGES * PAGE_BYTES);
+                if (job_cancelled(job))
+                    return error_set(error, -ECANCELED, "cancelled");
+            }
+        }
+    }
+    return 0;
+}
+
+static int capture_memory(struct capture *capture, struct thaw_job *job, struct thaw_error *error)
+{
+    struct page_space space;
+    struct page_index_builder *builder;
+    const struct page_index *base = capture->from ? capture->from->spaces[0].index : NULL;
+    job_phase(job, "memory",
+        count_bits(capture->wanted, dirty_bitmap_words(&capture->vm->mem)) * PAGE_BYTES);
+    int r = ram_space(&capture->vm->mem, &space, error);
+    if (r == 0)
+        r = page_index_builder_new(&space, base, &builder, error);
+    if (r < 0)
+        return r;
+    r = capture_pages(capture, job, builder, error);
+    if (r < 0)
+        page_index_builder_free(builder);
+    else
+        r = page_index_builder_finish(builder, &capture->indexes[SPACE_NUMBER_RAM], error);
+    return r;
+}
+
+/* --- The instant ------------------------------------------------------------------------------ */
+
+static int make_overlays(struct capture *capture, struct thaw_error *error)
+{
+    const struct machine *machine = &capture->vm->machine;
+    capture->disk_count = machine->disk_count;
+    for (unsigned i = 0; i < machine->disk_count; i++) {
+        const struct disk *disk = blk_disk(machine->disks[i].blk);
+        if (disk_is_read_only(disk))
+            continue;
+        int r = disk_overlay_new(
+            capture->vm->env->overlay_dir, disk_bytes(disk), &capture->overlays[i], error);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* From here on the guest writes above what the snapshot reads. Cannot fail. */
+static void freeze_disks(struct capture *capture)
+{
+    for (unsigned i = 0; i < capture->disk_count; i++) {
+        struct disk *disk = blk_disk(capture->vm->machine.disks[i].blk);
+        capture->frozen[i] = disk_top(disk);
+        if (capture->overlays[i])
+            disk_push_overlay(disk, take_ptr(capture->overlays[i]));
+    }
+}
+
+static int capture_held(struct capture *capture, struct thaw_job *job, struct thaw_error *error)
+{
+    int r = vm_state_save(capture->vm, capture->state, error);
+    /* After the state: saving devices may write to guest memory. */
+    if (r == 0)
+        r = collect_memory(capture, error);
+    if (r < 0)
+        return r;
+    freeze_disks(capture);
+    return capture_memory(capture, job, error);
+}
+
+static int capture_instant(struct capture *capture, struct thaw_job *job, struct thaw_error *error)
+{
+    bool was_running = false;
+    uint64_t start = now_ns();
+    int r = vm_hold(capture->vm, &was_running, error);
+    if (r < 0)
+        return r;
+    r = capture_held(capture, job, error);
+    vm_release(capture->vm, was_running && (r < 0 || !(capture->flags & THAW_SNAPSHOT_KILL)));
+    if (was_running)
+        capture->result.pause_ns = now_ns() - start;
+    return r;
+}
+
+/* --- The rest --------------------------------------------------------------------------------- */
+
+static int capture_spaces(struct capture *capture, struct thaw_job *job, struct thaw_error *error)
+{
+    int r = capture_instant(capture, job, error);
+    job_phase(job, "disks", 0);
+    for (unsigned i = 0; i < capture->disk_count && r == 0; i++)
+        r = capture_disk(capture, job, i, error);
+    if (r < 0 || !capture->from)
+        return r;
+    const struct rewrite rewrite = {
+        .job = job,
+        .from = capture->from,
+        .writer = capture->writer,
+        .own = capture->pack_id,
+        .all = !capture->diff,
+    };
+    job_phase(job, "shared data", 0);
+    for (unsigned i = 0; i < 1 + capture->disk_count && r == 0; i++)
+        r = rewrite_space(&rewrite, &capture->indexes[i], error);
+    return r;
+}
+
+static int write_pack(struct capture *capture, struct thaw_job *job, struct thaw_error *error)
+{
+    int r = capture_random_id(&capture->pack_id, error);
+    if (r < 0)
+        return r;
+    char name[33];
+    contents_pack_name(&capture->pack_id, name);
+    const struct pack_write_options options = {
+        .id = capture->pack_id, .threads = capture->threads, .level = capture->level};
+    r = pack_writer_open(
+        store_creation_packs_dirfd(capture->creation), name, &options, &capture->writer, error);
+    if (r == 0)
+        r = capture_spaces(capture, job, error);
+    if (r < 0)
+        return r;
+    job_phase(job, "finishing", 0);
+    return pack_writer_finish(take_ptr(capture->writer), &capture->totals, error);
+}
+
+static int publish(struct capture *capture, struct thaw_error *error)
+{
+    struct manifest manifest = {0};
+    snprintf(
+        capture->result.id, sizeof(capture->result.id), "%s", store_creation_id(capture->creation));
+    snprintf(capture->result.name, sizeof(capture->result.name), "%s",
+        store_creation_name(capture->creation));
+    int r = capture_describe(capture, &manifest, error);
+    if (r == 0)
+        r = capture_store_files(capture, &manifest, error);
+    if (r == 0)
+        r = store_commit(capture->creation, &manifest, error);
+    if (r == 0)
+        capture->creation = NULL;
+    manifest_fini(&manifest);
+    return r;
+}
+
+/* The next diff is relative to this snapshot. If it cannot be opened, which the one that was just
+ * taken does not suffer from, the next one is not a diff. */
+static void advance(struct capture *capture)
+{
+    struct store_snapshot *snapshot;
+    struct contents *base = NULL;
+    char holder[VM_NAME_BYTES + 8];
+    snprintf(holder, sizeof(holder), "VM %s", capture->vm->name);
+    if (store_get(capture->store, capture->result.id, holder, &snapshot, NULL) == 0 &&
+        contents_open(snapshot, &base, NULL) < 0)
+        store_put(snapshot);
+    lineage_advance(capture->lineage, base, capture->frozen);
+}
+
+static void give_up(struct capture *capture, const char *why)
+{
+    if (capture->changed)
+        dirty_put_back(&capture->vm->mem, capture->changed);
+    pack_writer_abort(take_ptr(capture->writer));
+    store_abort(take_ptr(capture->creation), why, NULL);
+}
+
+static int run(struct thaw_job *job, void *data, struct thaw_error *error)
+{
+    struct capture *capture = data;
+    uint64_t start = now_ns();
+    int r = make_overlays(capture, error);
+    if (r == 0)
+        r = write_pack(capture, job, error);
+    if (r == 0)
+        r = publish(capture, error);
+    if (r < 0)
+        give_up(capture, error->message);
+
+    pthread_mutex_lock(&capture->vm->api_lock);
+    if (r == 0)
+        advance(capture);
+    capture->lineage->busy = false;
+    pthread_mutex_unlock(&capture->vm->api_lock);
+    if (r == 0 && (capture->flags & THAW_SNAPSHOT_KILL))
+        thaw_vm_stop(capture->vm, NULL);
+    capture->result.total_ns = now_ns() - start;
+    return r;
+}
+
+void capture_free(void *data)
+{
+    struct capture *capture = data;
+    if (capture->creation)
+        store_abort(capture->creation, "never started", NULL);
+    if (capture->wanted != capture->changed)
+        free(capture->wanted);
+    free(capture->changed);
+    for (unsigned i = 0; i < THAW_DISKS_MAX; i++)
+        disk_overlay_free(capture->overlays[i]);
+    for (unsigned i = 0; i < CONTENTS_SPACES_MAX; i++)
+        page_index_free(capture->indexes[i]);
+    contents_unref(capture->from);
+    vm_state_free(capture->state);
+    free(capture->metadata);
+    store_unref(capture->store);
+    free(capture);
+}
+
+const struct job_ops capture_snapshot_ops = {.run = run, .free = capture_free};
+
+/* --- Starting --------------------------------------------------------------------------------- */
+
+static bool same_store(const struct thaw_store *a, const struct thaw_store *b)
+{
+    struct stat one, other;
+    return a == b ||
+           (fstat(store_hot_dirfd(a), &one) == 0 && fstat(store_hot_dirfd(b), &other) == 0 &&
+               one.st_dev == other.st_dev && one.st_ino == other.st_ino);
+}
+
+static int check_options(const struct thaw_snapshot_options *opt, struct thaw_error *error)
+{
+    const uint32_t known =
+        THAW_SNAPSHOT_FULL | THAW_SNAPSHOT_DIFF | THAW_SNAPSHOT_KILL | THAW_SNAPSHOT_STOP_AND_COPY;
+    if (opt->flags & ~known)
+        return error_set(error, -EINVAL, "unknown snapshot flags 0x%x", opt->flags & ~known);
+    if ((opt->flags & THAW_SNAPSHOT_FULL) && (opt->flags & THAW_SNAPSHOT_DIFF))
+        return error_set(error, -EINVAL, "a snapshot is either full or a diff");
+    if (opt->level < 0 || opt->level > 19)
+        return error_set(error, -EINVAL, "compression level %d: must be 1 to 19", opt->level);
+    if (opt->threads > PACK_WRITE_THREADS_MAX)
+        return error_set(
+            error, -EINVAL, "%u threads: at most %d", opt->threads, PACK_WRITE_THREADS_MAX);
+    return 0;
+}
+
+/* What the rest of the data comes from, and whether the snapshot may go on referring to it. */
+static int choose_base(struct capture *capture, struct thaw_error *error)
+{
+    const struct lineage *lineage = capture->lineage;
+    bool possible = lineage->base && same_store(lineage->base->snapshot->store, capture->store);
+    if ((capture->flags & THAW_SNAPSHOT_DIFF) && !possible)
+        return error_set(error, THAW_ESTATE,
+            "VM %s has no snapshot in this store that a diff could be relative to",
+            capture->vm->name);
+    capture->diff = possible && !(capture->flags & THAW_SNAPSHOT_FULL);
+    struct contents *from = lineage->base ? lineage->base : lineage->origin;
+    capture->from = from ? contents_ref(from) : NULL;
+    return 0;
+}
+
+static int prepare(
+    struct capture *capture, const struct thaw_snapshot_options *opt, struct thaw_error *error)
+{
+    int r = choose_base(capture, error);
+    if (r < 0)
+        return r;
+    const char *metadata = opt->metadata ? opt->metadata : capture->lineage->metadata;
+    capture->metadata = metadata ? strdup(metadata) : NULL;
+    capture->state = vm_state_new(capture->vm->vcpu_count);
+    if (!capture->state || (metadata && !capture->metadata))
+        return error_errno(error, ENOMEM, "preparing a snapshot");
+    const char *kept = capture->lineage->template_name;
+    const struct store_request request = {
+        .name = opt->name,
+        .template_name = opt->template_name ? opt->template_name
+                         : kept[0]          ? kept
+                                            : "vm",
+        .source = capture->vm->name,
+    };
+    return store_begin(capture->store, &request, &capture->creation, error);
+}
+
+static int begin(struct capture *capture, const struct thaw_snapshot_options *opt,
+    struct thaw_job **ret, struct thaw_error *error)
+{
+    int r = prepare(capture, opt, error);
+    return r < 0 ? r : job_start("thaw/snapshot", &capture_snapshot_ops, capture, ret, error);
+}
+
+static int begin_locked(struct capture *capture, const struct thaw_snapshot_options *opt,
+    struct thaw_job **ret, struct thaw_error *error)
+{
+    struct thaw_vm *vm = capture->vm;
+    struct thaw_vm_info info = {.size = sizeof(info)};
+    thaw_vm_get_info(vm, &info);
+    if (info.state != THAW_VM_RUNNING && info.state != THAW_VM_PAUSED)
+        return error_set(error, THAW_ESTATE, "VM %s is %s: there is nothing to take a snapshot of",
+            vm->name, thaw_vm_state_name(info.state));
+    capture->lineage = lineage_of(vm);
+    if (!capture->lineage)
+        return error_errno(error, ENOMEM, "preparing a snapshot");
+    if (capture->lineage->busy)
+        return error_set(
+            error, -EBUSY, "another snapshot of VM %s is being taken just now", vm->name);
+    capture->lineage->busy = true;
+    int r = begin(capture, opt, ret, error);
+    if (r < 0)
+        capture->lineage->busy = false;
+    return r;
+}
+
+int thaw_vm_snapshot(thaw_vm *vm, thaw_store *store, const struct thaw_snapshot_options *options,
+    thaw_job **ret, struct thaw_error *error)
+{
+    struct thaw_snapshot_options opt = {0};
+    int r = options_read(&opt, sizeof(opt), options, "struct thaw_snapshot_options", error);
+    if (r == 0)
+        r = check_options(&opt, error);
+    if (r < 0)
+        return r;
+    struct capture *capture = calloc(1, sizeof(*capture));
+    if (!capture)
+        return error_errno(error, ENOMEM, "preparing a snapshot");
+    *capture = (struct capture){
+        .vm = vm,
+        .store = store_ref(store),
+        .flags = opt.flags,
+        .level = opt.level,
+        .threads = opt.threads,
+    };
+    pthread_mutex_lock(&vm->api_lock);
+    r = begin_locked(capture, &opt, ret, error);
+    pthread_mutex_unlock(&vm->api_lock);
+    if (r < 0)
+        capture_free(capture);
+    return r;
+}
+
+int thaw_job_get_snapshot(thaw_job *job, struct thaw_snapshot_result *result)
+{
+    const struct capture *capture = job_done_data(job, &capture_snapshot_ops);
+    if (!capture)
+        capture = job_done_data(job, &capture_flatten_ops);
+    size_t bytes = result->size;
+    if (!capture)
+        return THAW_ESTATE;
+    if (bytes < sizeof(result->size))
+        return -EINVAL;
+    memcpy(result, &capture->result, MIN(bytes, sizeof(*result)));
+    result->size = bytes;
+    return 0;
+}

@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: Apache-2.0
+// Makes a VM from a stored snapshot: the order of it. Memory, disks and state are each elsewhere's.
+
+#include "contents.h"
+#include "disk_source.h"
+#include "image.h"
+#include "lineage.h"
+#include "options.h"
+#include "vm_state.h"
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct restore {
+    struct thaw_env *env;
+    struct thaw_restore_options opt;
+    struct contents *contents;
+    struct vm_state *state;
+    struct thaw_vm *vm;
+};
+
+/* A disk's base image, if it is not the one that the manifest names. */
+struct base_override {
+    const char *path;
+    int fd;
+};
+
+/* --- Memory ----------------------------------------------------------------------------------- */
+
+struct clone_memory {
+    struct image *image;
+    struct image_clone *clone;
+};
+
+static void free_memory(void *data)
+{
+    struct clone_memory *memory = data;
+    image_detach(memory->clone);
+    image_unref(memory->image);
+    free(memory);
+}
+
+static void on_bad_memory(void *data, const char *detail)
+{
+    vm_fail(data, THAW_REASON_MEMORY, detail);
+}
+
+static void release_contents(void *data)
+{
+    contents_unref(data);
+}
+
+static int open_image(struct restore *restore, struct image **ret, struct thaw_error *error)
+{
+    const struct contents_space *ram = &restore->contents->spaces[SPACE_NUMBER_RAM];
+    const struct image_options options = {
+        .userfaultfd_fd = restore->env->userfaultfd_fd,
+        .release = release_contents,
+        .release_data = restore->contents,
+    };
+    int r = image_new(ram->index, ram->packs, &options, ret, error);
+    if (r == 0)
+        contents_ref(restore->contents);
+    return r;
+}
+
+static int attach_memory(
+    struct restore *restore, struct clone_memory *memory, struct thaw_error *error)
+{
+    bool eager = restore->opt.mode == THAW_RESTORE_EAGER;
+    const struct image_fill_options fill = {0};
+    int r = open_image(restore, &memory->image, error);
+    if (r == 0 && eager)
+        r = image_fill_all(memory->image, &fill, error);
+    if (r == 0)
+        r = image_attach(
+            memory->image, &restore->vm->mem, on_bad_memory, restore->vm, &memory->clone, error);
+    if (r == 0 && !eager)
+        r = image_read_ahead(memory->image, error);
+    return r;
+}
+
+static int restore_memory(
+    struct restore *restore, struct lineage *lineage, struct thaw_error *error)
+{
+    struct clone_memory *memory = calloc(1, sizeof(*memory));
+    if (!memory)
+        return error_errno(error, ENOMEM, "restoring memory");
+    lineage->memory = memory;
+    lineage->memory_free = free_memory;
+    return attach_memory(restore, memory, error);
+}
+
+/* --- Disks ------------------------------------------------------------------------------------ */
+
+static struct base_override find_override(const struct thaw_restore_options *opt, unsigned index)
+{
+    const char *at = (const char *)opt->disks;
+    for (size_t i = 0; i < opt->disk_count; i++, at += opt->disks->size) {
+        struct thaw_disk_override disk = {0};
+        memcpy(&disk, at, MIN(opt->disks->size, sizeof(disk)));
+        if (disk.index == index)
+            return (struct base_override){disk.path, disk.fd};
+    }
+    return (struct base_override){0};
+}
+
+static int check_overrides(const struct restore *restore, struct thaw_error *error)
+{
+    const struct thaw_restore_options *opt = &restore->opt;
+    const char *at = (const char *)opt->disks;
+    for (size_t i = 0; i < opt->disk_count; i++, at += opt->disks->size) {
+        struct thaw_disk_override disk = {0};
+        int r = options_read(&disk, sizeof(disk), at, "struct thaw_disk_override", error);
+        if (r < 0)
+            return r;
+        if (disk.index >= restore->state->machine.disk_count)
+            return error_set(error, -EINVAL, "the snapshot has no disk %u", disk.index);
+        if (!disk.path && disk.fd <= 0)
+            return error_set(error, -EINVAL, "disk %u: neither path nor fd is set", disk.index);
+    }
+    return 0;
+}
+
+/* An image that was changed since the snapshot is not what the guest's file system expects. */
+static int check_base(const struct manifest_disk *disk, const struct base_override *other,
+    uint64_t bytes, unsigned index, struct thaw_error *error)
+{
+    struct stat st;
+    if (bytes != disk->base_bytes)
+        return error_set(error, THAW_EIMAGE,
+            "the base image of disk %u has %" PRIu64 " bytes, and had %" PRIu64
+            " when the snapshot was taken",
+            index, bytes, disk->base_bytes);
+    if (other->path || other->fd > 0 || stat(disk->base_path, &st) < 0)
+        return 0;
+    uint64_t mtime_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
+    if (mtime_ns != disk->base_mtime_ns)
+        return error_set(error, THAW_EIMAGE,
+            "the base image of disk %u, %s, was written to after the snapshot was taken; give the "
+            "unchanged image as another path",
+            index, disk->base_path);
+    return 0;
+}
+
+static int open_layers(struct restore *restore, unsigned index, struct disk_layer **ret,
+    uint64_t *ret_bytes, struct thaw_error *error)
+{
+    const struct manifest_disk *disk = &restore->contents->snapshot->manifest.disks[index];
+    struct base_override other = find_override(&restore->opt, index);
+    const char *path = other.path ? other.path : disk->base_path;
+    struct disk_layer *base;
+    if (other.fd <= 0 && (!path || !path[0]))
+        return error_set(
+            error, -EINVAL, "the base image of disk %u has no path of its own: give one", index);
+    int r = disk_raw_open(other.fd > 0 ? NULL : path, other.fd, &base, ret_bytes, error);
+    if (r < 0)
+        return r;
+    r = check_base(disk, &other, *ret_bytes, index, error);
+    if (r == 0)
+        r = disk_source_new(restore->contents, index, base, ret, error);
+    if (r < 0)
+        disk_layer_free_stack(base);
+    return r;
+}
+
+static int open_disk(
+    void *data, struct io *io, unsigned index, struct disk **ret, struct thaw_error *error)
+{
+    struct restore *restore = data;
+    const struct manifest_disk *disk = &restore->contents->snapshot->manifest.disks[index];
+    struct base_override other = find_override(&restore->opt, index);
+    struct disk_layer *layers;
+    struct disk_overlay *overlay = NULL;
+    uint64_t bytes = 0;
+    int r = open_layers(restore, index, &layers, &bytes, error);
+    if (r < 0)
+        return r;
+    if (!disk->read_only)
+        r = disk_overlay_new(restore->env->overlay_dir, bytes, &overlay, error);
+    if (r == 0)
+        r = disk_new(io, layers, overlay, bytes, ret, error);
+    if (r < 0) {
+        disk_overlay_free(overlay);
+        disk_layer_free_stack(layers);
+        return r;
+    }
+    struct lineage *lineage = lineage_of(restore->vm);
+    lineage->origin_layer[index] = lineage->base_layer[index] = layers;
+    const struct disk_options base = {
+        .path = other.path     ? other.path
+                : other.fd > 0 ? NULL
+                               : disk->base_path,
+        .read_only = disk->read_only,
+    };
+    return vm_note_disk(restore->vm, index, &base, *ret, error);
+}
+
+/* --- The host --------------------------------------------------------------------------------- */
+
+static int check_host(const struct restore *restore, struct thaw_error *error)
+{
+    const struct manifest *manifest = &restore->contents->snapshot->manifest;
+    const struct vcpu_state *vcpu = &restore->state->vcpus[0];
+    char missing[THAW_ERROR_MESSAGE_BYTES - 96] = "";
+    struct cpu_x86_cpuid *host _cleanup_free_ = malloc(sizeof(*host));
+    if (!host)
+        return error_errno(error, ENOMEM, "allocating CPUID tables");
+    int r = cpu_x86_template(&restore->env->kvm, host, error);
+    if (r < 0)
+        return r;
+    if (strcmp(manifest->kvm_backend, kvm_backend()) != 0)
+        snprintf(missing, sizeof(missing), "KVM backend %s (this is %s)", manifest->kvm_backend,
+            kvm_backend());
+    cpu_x86_list_missing(host, vcpu->cpuid, vcpu->cpuid_count, missing, sizeof(missing));
+    if (missing[0] && !(restore->opt.flags & THAW_RESTORE_FORCE))
+        return error_set(
+            error, THAW_EHOST, "this host lacks what the guest was started with: %s", missing);
+    return 0;
+}
+
+/* --- Order ------------------------------------------------------------------------------------ */
+
+static int inherit(struct restore *restore, struct lineage *lineage, struct thaw_error *error)
+{
+    const struct manifest *manifest = &restore->contents->snapshot->manifest;
+    lineage->origin = contents_ref(restore->contents);
+    lineage->base = contents_ref(restore->contents);
+    snprintf(lineage->template_name, sizeof(lineage->template_name), "%s", manifest->template_name);
+    if (!manifest->metadata)
+        return 0;
+    lineage->metadata = strdup(manifest->metadata);
+    return lineage->metadata ? 0 : error_errno(error, ENOMEM, "restoring a VM");
+}
+
+static int build_vm(struct restore *restore, const char *name, struct thaw_error *error)
+{
+    const struct manifest *manifest = &restore->contents->snapshot->manifest;
+    const struct vm_shape shape = {
+        .vcpu_count = restore->state->vcpu_count,
+        .mem_bytes = manifest->mem_bytes,
+        .log_dirty = true,
+    };
+    const struct vm_devices devices = {
+        .console = restore->opt.console,
+        .console_data = restore->opt.console_data,
+        .disk_count = restore->state->machine.disk_count,
+        .open_disk = open_disk,
+        .disk_data = restore,
+    };
+    enum vm_clock_policy policy =
+        restore->opt.clock == THAW_CLOCK_HOST ? VM_CLOCK_HOST : VM_CLOCK_CONTINUE;
+    int r = vm_new_shell(restore->env, name, &shape, &restore->vm, error);
+    if (r < 0)
+        return r;
+    struct lineage *lineage = lineage_of(restore->vm);
+    r = lineage ? inherit(restore, lineage, error) : error_errno(error, ENOMEM, "restoring a VM");
+    /* Memory before state: setting registers may make KVM read it. */
+    if (r == 0)
+        r = restore_memory(restore, lineage, error);
+    if (r == 0)
+        r = vm_state_restore(restore->vm, restore->state, &devices, policy, error);
+    return r;
+}
+
+static int run(struct restore *restore, const char *name, struct thaw_error *error)
+{
+    const struct manifest *manifest = &restore->contents->snapshot->manifest;
+    int r = contents_read_state(restore->contents, &restore->state, error);
+    if (r < 0)
+        return r;
+    if (restore->state->vcpu_count != manifest->vcpu_count ||
+        restore->state->machine.disk_count != manifest->disk_count)
+        return error_set(error, THAW_ECORRUPT,
+            "the snapshot's state is not of the machine that its manifest describes");
+    r = check_overrides(restore, error);
+    if (r == 0)
+        r = check_host(restore, error);
+    return r < 0 ? r : build_vm(restore, name, error);
+}
+
+static int open_contents(
+    struct restore *restore, struct thaw_store *store, const char *ref, struct thaw_error *error)
+{
+    char holder[VM_NAME_BYTES + 8];
+    struct store_snapshot *snapshot;
+    snprintf(holder, sizeof(holder), "VM %s", restore->opt.name ? restore->opt.name : ref);
+    int r = store_get(store, ref, holder, &snapshot, error);
+    if (r < 0)
+        return r;
+    r = contents_open(snapshot, &restore->contents, error);
+    if (r < 0)
+        store_put(snapshot);
+    return r;
+}
+
+int thaw_restore(thaw_env *env, thaw_store *store, const char *ref,
+    const struct thaw_restore_options *options, thaw_vm **ret, struct thaw_error *error)
+{
+    struct restore restore = {.env = env};
+    int r = options_read(
+        &restore.opt, sizeof(restore.opt), options, "struct thaw_restore_options", error);
+    if (r < 0)
+        return r;
+    if ((restore.opt.flags & ~THAW_RESTORE_FORCE) || restore.opt.mode > THAW_RESTORE_EAGER ||
+        restore.opt.clock > THAW_CLOCK_HOST)
+        return error_set(error, -EINVAL, "unknown restore flags, mode or clock policy");
+    r = open_contents(&restore, store, ref, error);
+    if (r == 0) {
+        char name[VM_NAME_BYTES];
+        snprintf(name, sizeof(name), "%s",
+            restore.opt.name ? restore.opt.name : restore.contents->snapshot->manifest.name);
+        r = run(&restore, name, error);
+    }
+    vm_state_free(restore.state);
+    contents_unref(restore.contents);
+    if (r < 0) {
+        thaw_vm_free(restore.vm);
+        return r;
+    }
+    *ret = restore.vm;
+    return 0;
+}
