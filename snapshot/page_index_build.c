@@ -153,35 +153,36 @@ int page_index_builder_set_unspecified(
     return set(builder, page, count, EXTENT_UNSPECIFIED, 0, 0, error);
 }
 
-static int find_pack(struct page_index_builder *builder, const struct wire_b16 *id,
-    unsigned *ret_pack, struct thaw_error *error)
+/* The number of the pack in the table, to which it is added if need be. */
+static int find_pack(
+    struct page_index_builder *builder, const struct wire_b16 *id, struct thaw_error *error)
 {
     struct page_index *index = builder->index;
-    if (builder->last_pack >= index->pack_count ||
-        !wire_b16_equal(&index->pack_ids[builder->last_pack], id)) {
-        unsigned pack = 0;
-        while (pack < index->pack_count && !wire_b16_equal(&index->pack_ids[pack], id))
-            pack++;
-        if (pack == PAGE_INDEX_PACKS_MAX)
-            return error_set(error, -E2BIG, "the pages of space %u are in more than %u packs",
-                index->space.number, PAGE_INDEX_PACKS_MAX);
-        if (pack == index->pack_count)
-            index->pack_ids[index->pack_count++] = *id;
-        builder->last_pack = pack;
-    }
-    *ret_pack = builder->last_pack;
-    return 0;
+    unsigned pack = builder->last_pack;
+    if (pack < index->pack_count && wire_b16_equal(&index->pack_ids[pack], id))
+        return (int)pack;
+    for (pack = 0; pack < index->pack_count; pack++)
+        if (wire_b16_equal(&index->pack_ids[pack], id))
+            break;
+    if (pack == PAGE_INDEX_PACKS_MAX)
+        return error_set(error, -E2BIG, "the pages of space %u are in more than %u packs",
+            index->space.number, PAGE_INDEX_PACKS_MAX);
+    if (pack == index->pack_count)
+        index->pack_ids[index->pack_count++] = *id;
+    builder->last_pack = pack;
+    return (int)pack;
 }
 
 int page_index_builder_set_data(struct page_index_builder *builder, uint64_t page, uint64_t count,
     const struct wire_b16 *pack_id, uint64_t pack_page, struct thaw_error *error)
 {
-    unsigned pack = 0;
     if (!range_fits(pack_page, count, PACK_PAGES_MAX))
         return error_set(error, -EINVAL, "building a page index: no pack has pages %llu+%llu",
             (unsigned long long)pack_page, (unsigned long long)count);
-    int r = find_pack(builder, pack_id, &pack, error);
-    return r < 0 ? r : set(builder, page, count, EXTENT_DATA, pack, pack_page, error);
+    int pack = find_pack(builder, pack_id, error);
+    if (pack < 0)
+        return pack;
+    return set(builder, page, count, EXTENT_DATA, (unsigned)pack, pack_page, error);
 }
 
 /* Drops packs that no extent refers to, and numbers the others anew. */
