@@ -5,8 +5,8 @@
 #include <poll.h>
 #include <sys/stat.h>
 
-int pack_output_init(struct pack_output *output, int fd, const char *name, unsigned depth,
-    bool want_ring, struct thaw_error *error)
+int pack_output_init(
+    struct pack_output *output, int fd, const char *name, bool want_ring, struct thaw_error *error)
 {
     *output = (struct pack_output){.fd = fd};
     struct stat st;
@@ -22,43 +22,8 @@ int pack_output_init(struct pack_output *output, int fd, const char *name, unsig
         return error_errno(error, ENOMEM, "starting pack '%s'", name);
     /* Containers and kernel.io_uring_disabled forbid io_uring; that is no reason to fail. */
     output->has_ring = want_ring && output->seekable &&
-                       io_uring_queue_init(depth, &output->ring, IORING_SETUP_CLAMP) == 0;
+                       io_uring_queue_init(PACK_OUTPUT_PIECES, &output->ring, 0) == 0;
     return 0;
-}
-
-static int reap(struct pack_output *output, struct pack_output_op **ret_op, int *ret_result)
-{
-    struct io_uring_cqe *cqe;
-    int r;
-    do
-        r = io_uring_wait_cqe(&output->ring, &cqe);
-    while (r == -EINTR || r == -EAGAIN);
-    if (r < 0)
-        return r;
-    *ret_op = io_uring_cqe_get_data(cqe);
-    *ret_result = cqe->res;
-    io_uring_cqe_seen(&output->ring, cqe);
-    output->in_flight--;
-    return 0;
-}
-
-void pack_output_fini(struct pack_output *output)
-{
-    if (!output)
-        return;
-    if (output->has_ring) {
-        /* Closing a ring does not wait, and the buffers are about to be freed. */
-        struct pack_output_op *op;
-        int result;
-        while (output->in_flight > 0 && reap(output, &op, &result) == 0)
-            ;
-        io_uring_queue_exit(&output->ring);
-    }
-    if (output->fd >= 0)
-        close(output->fd);
-    check_stream_free(output->digest);
-    free(output->name);
-    *output = (struct pack_output){.fd = -1};
 }
 
 static int report(const struct pack_output *output, int err, struct thaw_error *error)
@@ -68,31 +33,28 @@ static int report(const struct pack_output *output, int err, struct thaw_error *
     return error_errno(error, err, "writing pack '%s'%s", output->name, remedy);
 }
 
-/* Accounts for a write that returned `result`: 1 if the op is complete, 0 if it needs another
- * round. */
-static int advance(
-    struct pack_output *output, struct pack_output_op *op, ssize_t result, struct thaw_error *error)
+/* Accounts for a write that returned `result`. The piece may need another one. */
+static int advance(struct pack_output *output, struct pack_output_piece *piece, ssize_t result,
+    struct thaw_error *error)
 {
     if (result == -EINTR || result == -EAGAIN)
         return 0;
-    if (result < 0)
-        return report(output, (int)-result, error);
-    if (result == 0 && op->bytes_left > 0)
-        return report(output, EIO, error);
-    op->bytes += result;
-    op->bytes_left -= (size_t)result;
-    op->file_off += (uint64_t)result;
-    return op->bytes_left == 0;
+    if (result <= 0)
+        return report(output, result < 0 ? (int)-result : EIO, error);
+    piece->written += (size_t)result;
+    return 0;
 }
 
-static ssize_t write_some(const struct pack_output *output, const struct pack_output_op *op)
+static ssize_t write_some(const struct pack_output *output, const struct pack_output_piece *piece)
 {
+    const uint8_t *bytes = piece->bytes + piece->written;
+    size_t count = piece->used - piece->written;
     ssize_t n = output->seekable
-                    ? pwrite(output->fd, op->bytes, op->bytes_left, (off_t)op->file_off)
-                    : write(output->fd, op->bytes, op->bytes_left);
-    int err = errno;
+                    ? pwrite(output->fd, bytes, count, (off_t)(piece->file_off + piece->written))
+                    : write(output->fd, bytes, count);
     if (n >= 0)
         return n;
+    int err = errno;
     if (err == EAGAIN) {
         /* The caller's pipe does not block; wait as if it did. */
         struct pollfd pipe = {.fd = output->fd, .events = POLLOUT};
@@ -101,86 +63,125 @@ static ssize_t write_some(const struct pack_output *output, const struct pack_ou
     return -err;
 }
 
-static int write_now(
-    struct pack_output *output, struct pack_output_op *op, struct thaw_error *error)
+static int start_write(
+    struct pack_output *output, struct pack_output_piece *piece, struct thaw_error *error)
 {
-    int r = op->bytes_left == 0;
-    while (r == 0)
-        r = advance(output, op, write_some(output, op), error);
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&output->ring);
+    if (!sqe)
+        return report(output, EBUSY, error);
+    io_uring_prep_write(sqe, output->fd, piece->bytes + piece->written,
+        (unsigned)(piece->used - piece->written), piece->file_off + piece->written);
+    io_uring_sqe_set_data(sqe, piece);
+    int r;
+    do
+        r = io_uring_submit(&output->ring);
+    while (r == -EINTR || r == -EAGAIN);
+    if (r != 1)
+        return report(output, r < 0 ? -r : EBUSY, error);
+    piece->in_flight = true;
+    output->in_flight++;
+    return 0;
+}
+
+/* Waits for one write to end. */
+static int reap(struct pack_output *output, struct pack_output_piece **ret_piece, int *ret_result)
+{
+    struct io_uring_cqe *cqe;
+    int r;
+    do
+        r = io_uring_wait_cqe(&output->ring, &cqe);
+    while (r == -EINTR || r == -EAGAIN);
+    if (r < 0)
+        return r;
+    struct pack_output_piece *piece = io_uring_cqe_get_data(cqe);
+    *ret_result = cqe->res;
+    io_uring_cqe_seen(&output->ring, cqe);
+    piece->in_flight = false;
+    output->in_flight--;
+    *ret_piece = piece;
+    return 0;
+}
+
+/* Waits for one write to end, and starts it again if it was short. */
+static int await_one(struct pack_output *output, struct thaw_error *error)
+{
+    struct pack_output_piece *piece;
+    int result;
+    int r = reap(output, &piece, &result);
+    if (r < 0)
+        return report(output, -r, error);
+    r = advance(output, piece, result, error);
+    if (r == 0 && piece->written < piece->used)
+        r = start_write(output, piece, error);
     return r;
 }
 
-static int queue(struct pack_output *output, struct pack_output_op *op, struct thaw_error *error)
+/* Starts writing the piece that is being filled. */
+static int put_piece(struct pack_output *output, struct thaw_error *error)
 {
-    struct io_uring_sqe *sqe = io_uring_get_sqe(&output->ring);
-    if (!sqe) {
-        int r = pack_output_submit(output, error);
+    struct pack_output_piece *piece = take_ptr(output->filling);
+    if (output->has_ring)
+        return start_write(output, piece, error);
+    int r = 0;
+    while (r == 0 && piece->written < piece->used)
+        r = advance(output, piece, write_some(output, piece), error);
+    return r;
+}
+
+/* Finds a piece to fill, waiting if all are under way. */
+static int begin_piece(struct pack_output *output, struct thaw_error *error)
+{
+    for (;;) {
+        for (unsigned i = 0; i < PACK_OUTPUT_PIECES && !output->filling; i++)
+            if (!output->pieces[i].in_flight)
+                output->filling = &output->pieces[i];
+        if (output->filling)
+            break;
+        int r = await_one(output, error);
         if (r < 0)
             return r;
-        sqe = io_uring_get_sqe(&output->ring);
-        if (!sqe)
-            return report(output, EBUSY, error);
     }
-    io_uring_prep_write(
-        sqe, output->fd, op->bytes, (unsigned)op->bytes_left, (uint64_t)op->file_off);
-    io_uring_sqe_set_data(sqe, op);
-    return 0;
-}
-
-int pack_output_start(struct pack_output *output, struct pack_output_op *op, const void *bytes,
-    size_t count, struct thaw_error *error)
-{
-    *op = (struct pack_output_op){
-        .bytes = bytes, .bytes_left = count, .file_off = output->file_bytes};
-    check_stream_add(output->digest, bytes, count);
-    output->file_bytes += count;
-    return output->has_ring ? queue(output, op, error) : write_now(output, op, error);
-}
-
-int pack_output_submit(struct pack_output *output, struct thaw_error *error)
-{
-    while (output->has_ring && io_uring_sq_ready(&output->ring) > 0) {
-        int r = io_uring_submit(&output->ring);
-        if (r > 0)
-            output->in_flight += (unsigned)r;
-        else if (r != -EINTR && r != -EAGAIN)
-            return report(output, r < 0 ? -r : EBUSY, error);
-    }
-    return 0;
-}
-
-int pack_output_wait(
-    struct pack_output *output, struct pack_output_op **ret_op, struct thaw_error *error)
-{
-    struct pack_output_op *op;
-    int result;
-    int r = reap(output, &op, &result);
-    if (r < 0)
-        return report(output, -r, error);
-    r = advance(output, op, result, error);
-    if (r < 0)
-        return r;
-    if (r == 0) {
-        r = queue(output, op, error);
-        if (r == 0)
-            r = pack_output_submit(output, error);
-        if (r < 0)
-            return r;
-        op = NULL;
-    }
-    *ret_op = op;
+    struct pack_output_piece *piece = output->filling;
+    if (!piece->bytes)
+        piece->bytes = malloc(PACK_OUTPUT_PIECE_BYTES);
+    if (!piece->bytes)
+        return error_errno(error, ENOMEM, "writing pack '%s'", output->name);
+    piece->used = 0;
+    piece->written = 0;
+    piece->file_off = output->file_bytes;
     return 0;
 }
 
 int pack_output_append(
     struct pack_output *output, const void *bytes, size_t count, struct thaw_error *error)
 {
-    struct pack_output_op op = {
-        .bytes = bytes, .bytes_left = count, .file_off = output->file_bytes};
+    const uint8_t *at = bytes;
     check_stream_add(output->digest, bytes, count);
-    output->file_bytes += count;
-    int r = write_now(output, &op, error);
-    return r < 0 ? r : 0;
+    while (count > 0) {
+        int r = output->filling ? 0 : begin_piece(output, error);
+        if (r < 0)
+            return r;
+        struct pack_output_piece *piece = output->filling;
+        size_t part = MIN(count, PACK_OUTPUT_PIECE_BYTES - piece->used);
+        memcpy(piece->bytes + piece->used, at, part);
+        piece->used += part;
+        output->file_bytes += part;
+        at += part;
+        count -= part;
+        if (piece->used == PACK_OUTPUT_PIECE_BYTES)
+            r = put_piece(output, error);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+int pack_output_flush(struct pack_output *output, struct thaw_error *error)
+{
+    int r = output->filling ? put_piece(output, error) : 0;
+    while (r == 0 && output->in_flight > 0)
+        r = await_one(output, error);
+    return r;
 }
 
 int pack_output_sync(struct pack_output *output, struct thaw_error *error)
@@ -195,4 +196,25 @@ int pack_output_sync(struct pack_output *output, struct thaw_error *error)
 struct wire_b16 pack_output_digest(const struct pack_output *output)
 {
     return check_stream_result(output->digest);
+}
+
+void pack_output_fini(struct pack_output *output)
+{
+    if (!output)
+        return;
+    if (output->has_ring) {
+        /* Closing a ring does not wait, and the pieces are about to be freed. */
+        struct pack_output_piece *piece;
+        int result;
+        while (output->in_flight > 0 && reap(output, &piece, &result) == 0)
+            ;
+        io_uring_queue_exit(&output->ring);
+    }
+    for (unsigned i = 0; i < PACK_OUTPUT_PIECES; i++)
+        free(output->pieces[i].bytes);
+    if (output->fd >= 0)
+        close(output->fd);
+    check_stream_free(output->digest);
+    free(output->name);
+    *output = (struct pack_output){.fd = -1};
 }

@@ -11,19 +11,17 @@
 #include <zstd.h>
 
 #define STAGES_A_WORKER 2
-#define STAGES_EXTRA    6 /* one being filled, and a few being written */
+#define STAGES_EXTRA    3 /* one being filled, and some that wait for one before them */
 
 /* A stage goes round this circle once a frame. */
 enum stage_state {
     STAGE_FREE,
     STAGE_FILLING, /* by the caller */
     STAGE_QUEUED,  /* for a worker, or with one */
-    STAGE_READY,   /* to be written */
-    STAGE_WRITING,
+    STAGE_READY,   /* to be written, or just being so */
 };
 
 struct stage {
-    struct pack_output_op op;
     enum stage_state state; /* guarded by lock; who owns the rest follows from it */
     unsigned used;          /* pages */
     uint8_t *raw;
@@ -50,7 +48,7 @@ struct pack_writer {
     pthread_cond_t ready; /* a frame became ready, or it ends */
     uint64_t queued;      /* frames handed over by the caller */
     uint64_t claimed;     /* of them taken by workers */
-    uint64_t started;     /* of them started to be written */
+    uint64_t written;     /* of them given to the output */
     unsigned idle;        /* workers that wait */
     bool closing;         /* no more frames come */
     bool stopped;         /* it failed or was aborted */
@@ -158,22 +156,17 @@ static int start_thread(struct pack_writer *writer, pthread_t *thread, void *(*m
 
 /* --- The output thread ------------------------------------------------------------------------ */
 
-/* The next frame in order if it is ready. With `wait`, NULL means that the work is over. */
-static struct stage *take_ready(struct pack_writer *writer, bool wait)
+/* The next frame in order, when it is ready. NULL: the work is over. */
+static struct stage *await_ready(struct pack_writer *writer)
 {
     struct stage *stage = NULL;
     pthread_mutex_lock(&writer->lock);
-    for (;;) {
-        if (writer->stopped)
-            break;
-        if (writer->started < writer->queued &&
-            stage_of(writer, writer->started)->state == STAGE_READY) {
-            stage = stage_of(writer, writer->started++);
-            stage->state = STAGE_WRITING;
+    while (!writer->stopped && !(writer->closing && writer->written == writer->queued)) {
+        struct stage *next = stage_of(writer, writer->written);
+        if (writer->written < writer->queued && next->state == STAGE_READY) {
+            stage = next;
             break;
         }
-        if (!wait || (writer->closing && writer->started == writer->queued))
-            break;
         pthread_cond_wait(&writer->ready, &writer->lock);
     }
     pthread_mutex_unlock(&writer->lock);
@@ -184,6 +177,7 @@ static void release(struct pack_writer *writer, struct stage *stage)
 {
     pthread_mutex_lock(&writer->lock);
     stage->state = STAGE_FREE;
+    writer->written++;
     pthread_cond_signal(&writer->room);
     pthread_mutex_unlock(&writer->lock);
 }
@@ -201,45 +195,23 @@ static int write_frame(struct pack_writer *writer, struct stage *stage, struct t
         wire_store_u64(slots + i * SLOT_BYTES, stage->slots[i]);
     writer->frames++;
     writer->stored_bytes += stage->entry.stored_bytes;
-    return pack_output_start(
-        &writer->output, &stage->op, stage->stored, stage->entry.stored_bytes, error);
-}
-
-/* Writes every frame that is ready now; waits for one only if nothing else is to be done. Returns 1
- * if there may be more to do, 0 when the work is over. */
-static int write_ready(struct pack_writer *writer, struct thaw_error *error)
-{
-    struct stage *stage = take_ready(writer, writer->output.in_flight == 0);
-    if (!stage && writer->output.in_flight == 0)
-        return 0;
-    for (; stage; stage = take_ready(writer, false)) {
-        int r = write_frame(writer, stage, error);
-        if (r < 0)
-            return r;
-        if (r > 0)
-            release(writer, stage);
-    }
-    int r = pack_output_submit(&writer->output, error);
-    if (r < 0)
-        return r;
-    if (writer->output.in_flight > 0) {
-        struct pack_output_op *done;
-        r = pack_output_wait(&writer->output, &done, error);
-        if (r < 0)
-            return r;
-        if (done)
-            release(writer, CONTAINER_OF(done, struct stage, op));
-    }
-    return 1;
+    return pack_output_append(&writer->output, stage->stored, stage->entry.stored_bytes, error);
 }
 
 static void *output_thread(void *data)
 {
     struct pack_writer *writer = data;
     struct thaw_error error;
-    int r;
-    while ((r = write_ready(writer, &error)) > 0)
-        ;
+    struct stage *stage;
+    int r = 0;
+    while (r == 0 && (stage = await_ready(writer)) != NULL) {
+        r = write_frame(writer, stage, &error);
+        if (r == 0)
+            release(writer, stage);
+    }
+    /* Not left to the caller: the kernel cancels what a thread has submitted when that ends. */
+    if (r == 0)
+        r = pack_output_flush(&writer->output, &error);
     if (r < 0)
         stop(writer, &error);
     return NULL;
@@ -260,7 +232,7 @@ static void join_threads(struct pack_writer *writer)
 static void writer_free(struct pack_writer *writer)
 {
     join_threads(writer);
-    pack_output_fini(&writer->output); /* before the buffers that it may be reading */
+    pack_output_fini(&writer->output);
     for (unsigned i = 0; i < writer->stage_count; i++) {
         free(writer->stages[i].raw);
         free(writer->stages[i].packed);
@@ -319,7 +291,7 @@ static int open_taken(int fd, const char *name, const struct pack_write_options 
     wire_writer_init(&writer->slots);
 
     bool want_ring = !(options->flags & PACK_WRITE_NO_IO_URING);
-    int r = pack_output_init(&writer->output, fd, name, stage_count, want_ring, error);
+    int r = pack_output_init(&writer->output, fd, name, want_ring, error);
     if (r == 0)
         r = write_header(writer, error);
     if (r == 0)
@@ -484,6 +456,8 @@ static int write_tables(struct pack_writer *writer, struct thaw_error *error)
     int r = pack_output_append(output, tables->bytes, tables->used, error);
     if (r == 0)
         r = pack_output_append(output, bytes, sizeof(bytes), error);
+    if (r == 0)
+        r = pack_output_flush(output, error);
     if (r == 0 && !(writer->flags & PACK_WRITE_NO_SYNC))
         r = pack_output_sync(output, error);
     return r;

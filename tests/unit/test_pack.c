@@ -554,7 +554,7 @@ Test(pack, a_failed_fsync_is_final)
 Test(pack, interrupted_and_short_writes_and_reads_are_continued)
 {
     struct pack_write_options options = {.flags = PACK_WRITE_NO_IO_URING};
-    write_trouble = 200;
+    write_trouble = 30;
     int fd = make_pack_with(options, 300, MIXED, NULL);
     cr_assert_eq(write_trouble, 0);
     read_trouble = 200;
