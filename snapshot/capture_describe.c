@@ -153,6 +153,16 @@ static int add_pack(struct capture *capture, struct manifest *manifest, const st
     return add_file(manifest, path, file->bytes, file->digest, error) ? 0 : -ENOMEM;
 }
 
+/* How much of a pack's file is used: its live pages' share of it. */
+static uint64_t live_bytes(const struct capture *capture, const struct wire_b16 *id,
+    uint64_t file_bytes, uint64_t live_pages)
+{
+    uint64_t pages = capture->totals.pages;
+    if (!wire_b16_equal(id, &capture->pack_id))
+        pages = pack_reader_page_count(contents_find_pack(capture->from, id));
+    return pages ? (uint64_t)((unsigned __int128)file_bytes * live_pages / pages) : 0;
+}
+
 /* Packs that the indexes refer to; and the new one in any case, though it may be empty. */
 static int add_packs(struct capture *capture, struct manifest *manifest, struct thaw_error *error)
 {
@@ -161,9 +171,12 @@ static int add_packs(struct capture *capture, struct manifest *manifest, struct 
     for (unsigned i = 0; i < 1 + capture->disk_count; i++) {
         const struct page_index *index = capture->indexes[i];
         for (unsigned n = 0; n < page_index_pack_count(index) && r == 0; n++) {
-            r = add_pack(capture, manifest, page_index_pack_id(index, n), &pack, error);
+            const struct wire_b16 *id = page_index_pack_id(index, n);
+            r = add_pack(capture, manifest, id, &pack, error);
             if (r == 0)
-                pack->live_bytes += page_index_pack_live(index, n) * FORMAT_PAGE_BYTES;
+                pack->live_bytes =
+                    MIN(pack->bytes, pack->live_bytes + live_bytes(capture, id, pack->bytes,
+                                                            page_index_pack_live(index, n)));
         }
     }
     return r;

@@ -11,6 +11,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <thaw/snapshot.h>
 
 struct restore {
     struct thaw_env *env;
@@ -207,7 +208,7 @@ static int check_host(const struct restore *restore, struct thaw_error *error)
     struct cpu_x86_cpuid *host _cleanup_free_ = malloc(sizeof(*host));
     if (!host)
         return error_errno(error, ENOMEM, "allocating CPUID tables");
-    int r = cpu_x86_template(&restore->env->kvm, host, error);
+    int r = cpu_x86_effective(restore->vm->vcpus[0].fd, restore->env->cpuid, host, error);
     if (r < 0)
         return r;
     if (strcmp(manifest->kvm_backend, kvm_backend()) != 0)
@@ -252,6 +253,8 @@ static int build_vm(struct restore *restore, const char *name, struct thaw_error
     enum vm_clock_policy policy =
         restore->opt.clock == THAW_CLOCK_HOST ? VM_CLOCK_HOST : VM_CLOCK_CONTINUE;
     int r = vm_new_shell(restore->env, name, &shape, &restore->vm, error);
+    if (r == 0)
+        r = check_host(restore, error);
     if (r < 0)
         return r;
     struct lineage *lineage = lineage_of(restore->vm);
@@ -275,8 +278,6 @@ static int run(struct restore *restore, const char *name, struct thaw_error *err
         return error_set(error, THAW_ECORRUPT,
             "the snapshot's state is not of the machine that its manifest describes");
     r = check_overrides(restore, error);
-    if (r == 0)
-        r = check_host(restore, error);
     return r < 0 ? r : build_vm(restore, name, error);
 }
 

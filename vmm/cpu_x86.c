@@ -84,6 +84,29 @@ int cpu_x86_template(const struct kvm *kvm, struct cpu_x86_cpuid *ret, struct th
     return 0;
 }
 
+int cpu_x86_read(int vcpu_fd, struct cpu_x86_cpuid *ret, struct thaw_error *error)
+{
+    ret->head.nent = CPU_X86_CPUID_MAX;
+    if (ioctl(vcpu_fd, KVM_GET_CPUID2, ret) < 0)
+        return error_errno(error, errno, "reading a vCPU's features");
+    /* Some backends count all the room they were given. */
+    const struct kvm_cpuid_entry2 none = {0};
+    uint32_t count = MIN(ret->head.nent, (uint32_t)CPU_X86_CPUID_MAX);
+    while (count > 0 && memcmp(&ret->entries[count - 1], &none, sizeof(none)) == 0)
+        count--;
+    ret->head.nent = count;
+    return 0;
+}
+
+int cpu_x86_effective(int vcpu_fd, const struct cpu_x86_cpuid *given, struct cpu_x86_cpuid *ret,
+    struct thaw_error *error)
+{
+    memset(ret, 0, sizeof(*ret));
+    if (ioctl(vcpu_fd, KVM_SET_CPUID2, given) < 0)
+        return error_errno(error, errno, "setting a vCPU's features");
+    return cpu_x86_read(vcpu_fd, ret, error);
+}
+
 static void drop_leaf(struct cpu_x86_cpuid *cpuid, uint32_t leaf)
 {
     uint32_t kept = 0;

@@ -19,6 +19,14 @@ struct cpu_x86_cpuid {
  * a snapshot would never be answered), TSC deadline timer where KVM has it. */
 int cpu_x86_template(const struct kvm *kvm, struct cpu_x86_cpuid *ret, struct thaw_error *error);
 
+/* What a guest sees that is given these entries on this vCPU, which has not run yet: some backends
+ * show more of the host than they say they support. */
+int cpu_x86_effective(int vcpu_fd, const struct cpu_x86_cpuid *given, struct cpu_x86_cpuid *ret,
+    struct thaw_error *error);
+
+/* What the guest of a vCPU sees. *ret is all zero before. */
+int cpu_x86_read(int vcpu_fd, struct cpu_x86_cpuid *ret, struct thaw_error *error);
+
 /* Turns a copy of the template into what vCPU `index` of `count` sees: APIC id and topology (one
  * socket, one thread per core). */
 void cpu_x86_specialise(struct cpu_x86_cpuid *cpuid, uint32_t index, uint32_t count);

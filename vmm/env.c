@@ -52,6 +52,11 @@ int thaw_env_new(const struct thaw_env_options *options, thaw_env **ret, struct 
         env->userfaultfd_fd = fcntl(opt.userfaultfd_fd, F_DUPFD_CLOEXEC, 3);
     r = env->overlay_dir ? kvm_open(&env->kvm, opt.kvm_fd, error)
                          : error_errno(error, ENOMEM, "allocating an environment");
+    if (r == 0) {
+        env->cpuid = calloc(1, sizeof(*env->cpuid));
+        r = env->cpuid ? cpu_x86_template(&env->kvm, env->cpuid, error)
+                       : error_errno(error, ENOMEM, "allocating CPUID tables");
+    }
     if (r < 0) {
         env_unref(env);
         return r;
@@ -78,6 +83,7 @@ void env_unref(struct thaw_env *env)
     kvm_close(&env->kvm);
     if (env->userfaultfd_fd >= 0)
         close(env->userfaultfd_fd);
+    free(env->cpuid);
     free(env->overlay_dir);
     free(env);
 }

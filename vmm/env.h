@@ -3,7 +3,7 @@
 #ifndef VMM_ENV_H
 #define VMM_ENV_H
 
-#include "kvm.h"
+#include "cpu_x86.h"
 #include <stdatomic.h>
 #include <thaw/env.h>
 
@@ -13,6 +13,7 @@ struct thaw_env {
     thaw_log_fn log;
     void *log_data;
     char *overlay_dir;
+    struct cpu_x86_cpuid *cpuid; /* what guests are given, before it is made a vCPU's own */
     int kick_signal;
     int userfaultfd_fd; /* the caller's /dev/userfaultfd, duplicated; -1: none */
 };

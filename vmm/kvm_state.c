@@ -353,10 +353,10 @@ static int save_cpuid(int vcpu_fd, struct vcpu_state *ret, struct thaw_error *er
     struct cpu_x86_cpuid *cpuid _cleanup_free_ = calloc(1, sizeof(*cpuid));
     if (!cpuid)
         return error_errno(error, ENOMEM, "allocating CPUID tables");
-    cpuid->head.nent = CPU_X86_CPUID_MAX;
-    if (ioctl(vcpu_fd, KVM_GET_CPUID2, cpuid) < 0)
-        return failed("reading a vCPU's features", error);
-    ret->cpuid_count = MIN(cpuid->head.nent, (uint32_t)CPU_X86_CPUID_MAX);
+    int r = cpu_x86_read(vcpu_fd, cpuid, error);
+    if (r < 0)
+        return r;
+    ret->cpuid_count = cpuid->head.nent;
     memcpy(ret->cpuid, cpuid->entries, ret->cpuid_count * sizeof(ret->cpuid[0]));
     return 0;
 }

@@ -66,6 +66,44 @@ int mem_map_anonymous(struct mem *mem, struct thaw_error *error)
     return 0;
 }
 
+int mem_map_view(struct mem *mem, int fd, bool accessible, struct thaw_error *error)
+{
+    int prot = accessible ? PROT_READ | PROT_WRITE : PROT_NONE;
+    void *got = mmap(mem->base, mem->bytes, prot, MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, fd, 0);
+    if (got == MAP_FAILED)
+        return error_errno(
+            error, errno, "mapping a view of %" PRIu64 " MiB of guest memory", mem->bytes / MIB);
+    if (madvise(mem->base, mem->bytes, MADV_DONTFORK) < 0)
+        return error_errno(error, errno, "keeping guest memory out of forked processes");
+    return 0;
+}
+
+int mem_allow(struct mem *mem, struct thaw_error *error)
+{
+    if (mprotect(mem->base, mem->bytes, PROT_READ | PROT_WRITE) < 0)
+        return error_errno(error, errno, "making guest memory accessible");
+    return 0;
+}
+
+void mem_forbid(struct mem *mem, uint64_t ram_off, uint64_t bytes)
+{
+    /* Splitting a mapping can fail; protecting all of it does not. */
+    if (mprotect(mem->base + ram_off, bytes, PROT_NONE) < 0)
+        mprotect(mem->base, mem->bytes, PROT_NONE);
+}
+
+int mem_unmap(struct mem *mem, struct thaw_error *error)
+{
+    void *got = mmap(mem->base, mem->bytes, PROT_NONE,
+        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    if (got == MAP_FAILED)
+        return error_errno(
+            error, errno, "unmapping %" PRIu64 " MiB of guest memory", mem->bytes / MIB);
+    if (madvise(mem->base, mem->bytes, MADV_DONTFORK) < 0)
+        return error_errno(error, errno, "keeping guest memory out of forked processes");
+    return 0;
+}
+
 int mem_register(const struct mem *mem, int vm_fd, bool log_dirty, struct thaw_error *error)
 {
     for (unsigned i = 0; i < mem->region_count; i++) {
@@ -105,17 +143,20 @@ bool mem_overlaps_ram(const struct mem *mem, uint64_t gpa, uint64_t bytes)
     return false;
 }
 
+int mem_make_present(const struct mem *mem, uint64_t ram_off, uint64_t bytes)
+{
+    return mem->present && bytes > 0 ? mem->present(mem->present_data, ram_off, bytes) : 0;
+}
+
 int mem_hva(const struct mem *mem, uint64_t gpa, uint64_t bytes, void **ret_hva)
 {
     uint64_t ram_off;
     int r = mem_offset(mem, gpa, bytes, &ram_off);
     if (r < 0)
         return r;
-    if (mem->present) {
-        r = mem->present(mem->present_data, ram_off, bytes);
-        if (r < 0)
-            return r;
-    }
+    r = mem_make_present(mem, ram_off, bytes);
+    if (r < 0)
+        return r;
     *ret_hva = mem->base + ram_off;
     return 0;
 }

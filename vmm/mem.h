@@ -47,6 +47,19 @@ void mem_fini(struct mem *mem);
 /* Puts fresh zeroed memory behind the whole range, replacing what was there. */
 int mem_map_anonymous(struct mem *mem, struct thaw_error *error);
 
+/* Puts a private view of a file behind the whole range, replacing what was there: what the guest
+ * writes stays its own. The file has at least as many bytes as there is RAM. A view that is not
+ * `accessible` can be made ready for its first touch, and then be allowed. */
+int mem_map_view(struct mem *mem, int fd, bool accessible, struct thaw_error *error);
+int mem_allow(struct mem *mem, struct thaw_error *error);
+
+/* Makes [ram_off, ram_off + bytes), whole pages, inaccessible to the guest, which can't go on from
+ * a touch. The presenter refuses these pages to host code. Any thread. */
+void mem_forbid(struct mem *mem, uint64_t ram_off, uint64_t bytes);
+
+/* Takes away what is behind the range, which stays reserved. Nothing may use it any more. */
+int mem_unmap(struct mem *mem, struct thaw_error *error);
+
 /* Registers the regions as memslots of the VM, with dirty logging if asked. Must precede irqchip
  * and vCPU creation: afterwards each costs a grace period of several milliseconds. */
 int mem_register(const struct mem *mem, int vm_fd, bool log_dirty, struct thaw_error *error);
@@ -72,5 +85,9 @@ void mem_mark_dirty(struct mem *mem, uint64_t gpa, uint64_t bytes);
 /* Host code never touches a page that may fault on a missing source: everything above calls the
  * presenter first, where there is one. Set while nothing runs. */
 void mem_set_presenter(struct mem *mem, mem_present_fn present, void *data);
+
+/* For host code that goes by RAM offset: makes the range, which lies within RAM, safe to touch. 0,
+ * or the presenter's error, and then it must not be touched. */
+int mem_make_present(const struct mem *mem, uint64_t ram_off, uint64_t bytes);
 
 #endif

@@ -12,18 +12,16 @@
 static int set_boot_state(
     struct thaw_vm *vm, const struct boot_entry *entry, struct thaw_error *error)
 {
-    struct cpu_x86_cpuid *template = malloc(2 * sizeof(*template));
-    if (!template)
+    struct cpu_x86_cpuid *own _cleanup_free_ = malloc(sizeof(*own));
+    if (!own)
         return error_errno(error, ENOMEM, "allocating CPUID tables");
-    struct cpu_x86_cpuid *own = template + 1;
-    int r = cpu_x86_template(&vm->env->kvm, template, error);
+    int r = 0;
     for (uint32_t i = 0; i < vm->shape.vcpu_count && r == 0; i++) {
-        *own = *template;
+        *own = *vm->env->cpuid;
         cpu_x86_specialise(own, i, vm->shape.vcpu_count);
         if (ioctl(vm->vcpus[i].fd, KVM_SET_CPUID2, own) < 0)
             r = error_errno(error, errno, "setting the features of vCPU %u", i);
     }
-    free(template);
     /* The other vCPUs wait for the boot processor to start them. */
     return r < 0 ? r : cpu_x86_set_boot_state(vm->vcpus[0].fd, entry, error);
 }

@@ -27,7 +27,7 @@ static void keep_console(void *data, const char *bytes, size_t count)
     pthread_mutex_unlock(&guest->lock);
 }
 
-void guest_new(struct guest *guest, struct thaw_vm_options options)
+static void init(struct guest *guest)
 {
     struct thaw_error error;
     *guest = (struct guest){0};
@@ -37,12 +37,30 @@ void guest_new(struct guest *guest, struct thaw_vm_options options)
     if (r == THAW_EHOST)
         cr_skip_test("%s", error.message);
     cr_assert_eq(r, 0, "%s", error.message);
+}
+
+void guest_new(struct guest *guest, struct thaw_vm_options options)
+{
+    struct thaw_error error;
+    init(guest);
     options.size = sizeof(options);
     if (options.kernel_path && !strchr(options.kernel_path, '/'))
         options.kernel_path = guest_path(options.kernel_path);
     options.console = keep_console;
     options.console_data = guest;
-    r = thaw_vm_new(guest->env, &options, &guest->vm, &error);
+    int r = thaw_vm_new(guest->env, &options, &guest->vm, &error);
+    cr_assert_eq(r, 0, "%s", error.message);
+}
+
+void guest_restore(struct guest *guest, thaw_store *store, struct thaw_restore_options options,
+    const char *snapshot)
+{
+    struct thaw_error error;
+    init(guest);
+    options.size = sizeof(options);
+    options.console = keep_console;
+    options.console_data = guest;
+    int r = thaw_restore(guest->env, store, snapshot, &options, &guest->vm, &error);
     cr_assert_eq(r, 0, "%s", error.message);
 }
 

@@ -21,6 +21,9 @@ struct guest {
 /* Makes the VM of options (kernel_path may be the bare name of a small guest) and fails the test if
  * it can't. Skips the test if there is no KVM. Not started yet. */
 void guest_new(struct guest *guest, struct thaw_vm_options options);
+/* Restores a snapshot the same way: PAUSED. */
+void guest_restore(struct guest *guest, thaw_store *store, struct thaw_restore_options options,
+    const char *snapshot);
 void guest_start(struct guest *guest);
 void guest_free(struct guest *guest);
 

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside of images: image.c (construction, states of frames), image_fill.c, image_clone.c. */
+#ifndef SNAPSHOT_IMAGE_INTERNAL_H
+#define SNAPSHOT_IMAGE_INTERNAL_H
+
+#include "fault.h"
+#include "image.h"
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum frame_state {
+    FRAME_UNUSED, /* the index maps no page of it */
+    FRAME_ABSENT,
+    FRAME_FILLING, /* one thread is at it; others wait for `filled` */
+    FRAME_PRESENT, /* its pages may be touched */
+    FRAME_BAD,
+};
+
+struct image_pack {
+    struct pack_reader *reader; /* owned */
+    unsigned frame_pages;
+    uint64_t frame_count;
+    _Atomic uint8_t *states; /* written under lock; PRESENT may be read without */
+    uint16_t *wanted;        /* how many pages of each frame the index maps */
+};
+
+/* What a thread needs to fill frames. They are kept for the next one. */
+struct fill_scratch {
+    struct fill_scratch *next;
+    struct frame_scratch frame;
+    uint8_t *stored; /* many frames in one read: FILL_READ_BYTES */
+};
+
+struct image {
+    atomic_uint references;
+    uint64_t bytes;
+    int fd;                      /* the memfd */
+    void (*release)(void *data); /* as in image_options */
+    void *release_data;
+    struct page_index *index; /* NULL: adopted */
+    struct image_pack *packs;
+    unsigned pack_count;
+    uint64_t frames; /* that are not UNUSED */
+
+    /* The filler's own shared mapping of the memfd. Only fault_copy goes there: it is registered,
+     * and whoever touched a missing page of it would wait for ever. */
+    uint8_t *filler;
+    int uffd; /* for the filler's mapping and those of all clones */
+
+    atomic_bool complete;    /* every page that the index maps is there */
+    atomic_uint demands;     /* how many threads want a frame now: the background steps aside */
+    pthread_mutex_t lock;    /* guards all below */
+    pthread_cond_t filled;   /* a frame has left FILLING */
+    pthread_cond_t released; /* a clone's `busy` has become 0 */
+    uint64_t frames_present;
+    uint64_t frames_bad;
+    struct thaw_error first_error; /* of the first bad frame */
+    struct fill_scratch *scratches;
+    struct image_clone *clones; /* those that are registered */
+
+    pthread_mutex_t seal_lock; /* guards filler's end, sealed; taken first */
+    bool sealed;
+
+    pthread_mutex_t threads_lock; /* guards the start of threads; taken first */
+    int stop_fd;                  /* eventfd: readable when the fault thread should end */
+    atomic_bool stopping;
+    bool fault_thread_started;
+    bool read_ahead_started;
+    pthread_t fault_thread;
+    pthread_t read_ahead_thread;
+};
+
+/* Starts a thread that takes no signal of the embedding program. */
+int image_start_thread(
+    pthread_t *ret, void *(*run)(void *), void *arg, const char *name, struct thaw_error *error);
+
+/* A scratch of this thread's until it is given back. NULL: no memory. */
+struct fill_scratch *image_take_scratch(struct image *image);
+void image_give_scratch(struct image *image, struct fill_scratch *scratch);
+
+/* Claims a frame for filling. 1: it is the caller's, who must call image_finish_frame. 0: it is
+ * there. Negative: it is bad. Waits while another thread fills it, or, if !wait, returns
+ * -EINPROGRESS. */
+int image_claim_frame(
+    struct image *image, unsigned pack, uint64_t frame, bool wait, struct thaw_error *error);
+
+/* `result` negative: bad, with *error. Returns result. */
+int image_finish_frame(
+    struct image *image, unsigned pack, uint64_t frame, int result, const struct thaw_error *error);
+
+/* True without a lock taken if the frame's pages may be touched. */
+static inline bool image_frame_is_present(const struct image *image, unsigned pack, uint64_t frame)
+{
+    return atomic_load_explicit(&image->packs[pack].states[frame], memory_order_acquire) ==
+           FRAME_PRESENT;
+}
+
+/* Takes the filler's mapping away and seals the memfd, once the image is complete. */
+int image_seal(struct image *image, struct thaw_error *error);
+
+#endif
