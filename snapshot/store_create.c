@@ -19,8 +19,7 @@ struct store_creation {
     struct thaw_store *store;
     int fd, packs_fd;
     struct manifest identity; /* owns nothing */
-    enum store_place place;   /* where the directory is: creating, or snapshots if a publication
-                                 could be neither completed nor taken back */
+    bool published; /* could be neither made durable nor taken back: still in snapshots/ */
 };
 
 const char *store_creation_id(const struct store_creation *creation)
@@ -233,7 +232,6 @@ static int begin(struct thaw_store *store, const struct store_request *request,
         return error_errno(error, ENOMEM, "allocating a creation");
     c->store = store_ref(store);
     c->fd = c->packs_fd = -1;
-    c->place = STORE_CREATING;
     int r = set_identity(&c->identity, request, error);
     if (r == 0)
         r = try_begin(c, !request->name, error);
@@ -388,8 +386,7 @@ static int publish(struct store_creation *c, struct manifest *m, struct thaw_err
     r = store_move(c->store, m->id, STORE_CREATING, STORE_SNAPSHOTS);
     if (r == 0)
         return 0;
-    if (fs_is_at(c->store->places[STORE_SNAPSHOTS], m->id, c->fd))
-        c->place = STORE_SNAPSHOTS;
+    c->published = fs_is_at(c->store->places[STORE_SNAPSHOTS], m->id, c->fd);
     return error_errno(error, -r, "publishing snapshot %s", m->id);
 }
 
@@ -410,7 +407,8 @@ int store_commit(
         return 0;
     }
     /* From here on it must not be published, also not by recovery should this process die. */
-    store_mark_failed(creation->fd, local.message);
+    if (!creation->published)
+        store_mark_failed(creation->fd, local.message);
     if (error)
         *error = local;
     return r;
@@ -418,8 +416,8 @@ int store_commit(
 
 /* Abort */
 
-int store_fail(const struct thaw_store *store, const char *id, int fd, enum store_place from,
-    const char *text, struct thaw_error *error)
+int store_fail(const struct thaw_store *store, const char *id, int fd, const char *text,
+    struct thaw_error *error)
 {
     static const char *const keep[] = {"manifest.json", "error", NULL};
     char present[STORE_ERROR_BYTES];
@@ -433,8 +431,22 @@ int store_fail(const struct thaw_store *store, const char *id, int fd, enum stor
     if (r == 0)
         r = fs_sync(fd);
     if (r == 0)
-        r = store_move(store, id, from, STORE_FAILED);
+        r = store_move(store, id, STORE_CREATING, STORE_FAILED);
     return r < 0 ? error_errno(error, -r, "snapshot %s: clearing away what is left of it", id) : 0;
+}
+
+/* Tries once more to take back a publication. What is in snapshots/ must not lose any of its data:
+ * better whole there than half. */
+static int retract(struct store_creation *c, struct thaw_error *error)
+{
+    const int *places = c->store->places;
+    int r =
+        c->published ? fs_move(places[STORE_SNAPSHOTS], places[STORE_CREATING], c->identity.id) : 0;
+    return r < 0 ? error_errno(error, -r,
+                       "snapshot %s is complete but may not survive a power failure; delete it. "
+                       "Taking it back",
+                       c->identity.id)
+                 : 0;
 }
 
 int store_abort(struct store_creation *creation, const char *text, struct thaw_error *error)
@@ -444,7 +456,9 @@ int store_abort(struct store_creation *creation, const char *text, struct thaw_e
     _cleanup_unlock_ int lock = -1;
     int r = store_lock(creation->store, LOCK_SH, 0, &lock, error);
     if (r == 0)
-        r = store_fail(creation->store, creation->identity.id, creation->fd, creation->place,
+        r = retract(creation, error);
+    if (r == 0)
+        r = store_fail(creation->store, creation->identity.id, creation->fd,
             text && text[0] ? text : "given up", error);
     store_unlock(&lock);
     free_creation(creation);

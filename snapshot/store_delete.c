@@ -12,18 +12,22 @@ struct name_walk {
     bool found;
 };
 
-static bool refers_to(const struct name_walk *walk, const char *name)
+/* 1, 0 or -errno. What is not a symlink to an id refers to nothing. */
+static int refers_to(const struct name_walk *walk, const char *name)
 {
     char target[MANIFEST_ID_BYTES];
-    return fs_read_link(walk->store->places[STORE_NAMES], name, target, sizeof(target)) == 0 &&
-           strcmp(target, walk->id) == 0;
+    int r = fs_read_link(walk->store->places[STORE_NAMES], name, target, sizeof(target));
+    if (r == -ENOENT || r == -EINVAL || r == -ENAMETOOLONG)
+        return 0;
+    return r < 0 ? r : strcmp(target, walk->id) == 0;
 }
 
 static int find_name(void *data, const char *name)
 {
     struct name_walk *walk = data;
-    walk->found = walk->found || refers_to(walk, name);
-    return 0;
+    int r = refers_to(walk, name);
+    walk->found = walk->found || r > 0;
+    return r;
 }
 
 int store_has_name(const struct thaw_store *store, const char *id)
@@ -36,8 +40,9 @@ int store_has_name(const struct thaw_store *store, const char *id)
 static int release_name(void *data, const char *name)
 {
     struct name_walk *walk = data;
-    if (!refers_to(walk, name))
-        return 0;
+    int r = refers_to(walk, name);
+    if (r <= 0)
+        return r;
     walk->found = true;
     return unlinkat(walk->store->places[STORE_NAMES], name, 0) < 0 && errno != ENOENT ? -errno : 0;
 }

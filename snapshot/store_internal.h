@@ -111,9 +111,9 @@ int store_check_files(int dirfd, const struct manifest *m, struct thaw_error *er
 /* Moves between two places and makes that durable; moves back if it cannot. */
 int store_move(
     const struct thaw_store *store, const char *id, enum store_place from, enum store_place to);
-/* From `from` to failed/, data removed and name released. fd is open on the directory. */
-int store_fail(const struct thaw_store *store, const char *id, int fd, enum store_place from,
-    const char *text, struct thaw_error *error);
+/* From creating/ to failed/, data removed and name released. fd is open on the directory. */
+int store_fail(const struct thaw_store *store, const char *id, int fd, const char *text,
+    struct thaw_error *error);
 
 /* store_delete.c */
 

@@ -113,8 +113,8 @@ static void read_entry(struct entry *entry, enum store_place place, int fd)
             r = error_set(&error, THAW_ECORRUPT, "its manifest is that of an unfinished one");
         manifest_fini(&m);
     }
-    if (place == STORE_FAILED)
-        store_read_error(fd, entry->error);
+    if (place == STORE_FAILED && (store_read_error(fd, entry->error) < 0 || !entry->error[0]))
+        snprintf(entry->error, sizeof(entry->error), "its record does not say why");
     if (r < 0 && place == STORE_SNAPSHOTS) {
         entry->info.state = THAW_SNAPSHOT_DAMAGED;
         memcpy(entry->error, error.message, sizeof(entry->error));

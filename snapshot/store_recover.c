@@ -67,7 +67,7 @@ static int recover_creation(void *data, const char *id)
         r = store_move(store, id, STORE_CREATING, STORE_SNAPSHOTS);
         rec->did.finished += r == 0;
     } else if (named >= 0) {
-        r = store_fail(store, id, fd, STORE_CREATING, orphaned, NULL);
+        r = store_fail(store, id, fd, orphaned, NULL);
         rec->did.failed += r == 0;
     }
     note(rec, r, "finishing the creation of", id);
@@ -95,8 +95,12 @@ static int recover_name(void *data, const char *name)
     char target[MANIFEST_ID_BYTES];
     enum store_place place;
     int r = fs_read_link(names, name, target, sizeof(target));
-    if (r < 0 && r != -ENAMETOOLONG)
+    if (r == -EINVAL || r == -ENOENT)
         return 0; /* not a symlink: not ours */
+    if (r < 0 && r != -ENAMETOOLONG) {
+        note(rec, r, "reading the name", name);
+        return 0;
+    }
     bool valid = r == 0 && manifest_id_valid(target);
     r = valid ? store_locate(rec->store, target, &place) : -ENOENT;
     if (r == 0 && (place == STORE_CREATING || place == STORE_SNAPSHOTS))

@@ -16,9 +16,9 @@
         }                                                                                          \
     } while (0)
 
-void fixture_directory(char ret[64])
+void fixture_directory(const char *parent, char ret[64])
 {
-    strcpy(ret, "/tmp/thaw-store-XXXXXX");
+    snprintf(ret, 64, "%s/thaw-store-XXXXXX", parent);
     MUST(mkdtemp(ret));
 }
 
@@ -113,7 +113,7 @@ void fixture_manifest(struct manifest *m)
     set_files(m);
 }
 
-static int write_at(int dirfd, const char *name, const char *text)
+int fixture_write_at(int dirfd, const char *name, const char *text)
 {
     _cleanup_close_ int fd =
         openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -125,8 +125,10 @@ static int write_at(int dirfd, const char *name, const char *text)
 
 int fixture_fill(struct store_creation *creation)
 {
-    int r = write_at(store_creation_dirfd(creation), "vmstate", FIXTURE_DATA);
-    return r < 0 ? r : write_at(store_creation_packs_dirfd(creation), FIXTURE_PACK, FIXTURE_PACK);
+    int r = fixture_write_at(store_creation_dirfd(creation), "vmstate", FIXTURE_DATA);
+    return r < 0
+               ? r
+               : fixture_write_at(store_creation_packs_dirfd(creation), FIXTURE_PACK, FIXTURE_PACK);
 }
 
 int fixture_create(struct thaw_store *store, const char *name, struct thaw_error *error)

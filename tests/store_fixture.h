@@ -9,13 +9,15 @@
 #define FIXTURE_DATA "what is in vmstate"
 
 /* A directory that the test removes with fixture_remove. Aborts on failure, as all of these. */
-void fixture_directory(char ret[64]);
+void fixture_directory(const char *parent, char ret[64]);
 void fixture_remove(const char *path);
 
 struct thaw_store *fixture_open(const char *path);
 
 /* A complete manifest with every member set, which lists the files that fixture_fill writes. */
 void fixture_manifest(struct manifest *m);
+/* A new file. 0 or -errno. */
+int fixture_write_at(int dirfd, const char *name, const char *text);
 /* Writes vmstate and one pack. */
 int fixture_fill(struct store_creation *creation);
 /* begin, fill, commit. 0 or the first error; aborts the creation then. */
