@@ -136,6 +136,7 @@ int manifest_json_digest(const json_t *root, char ret[MANIFEST_DIGEST_BYTES])
 
 struct encoder {
     bool failed;
+    bool not_utf8;
 };
 
 static void put(struct encoder *e, json_t *object, const char *key, json_t *value)
@@ -153,7 +154,13 @@ static void put_u64(struct encoder *e, json_t *object, const char *key, uint64_t
 
 static void put_string(struct encoder *e, json_t *object, const char *key, const char *value)
 {
-    put(e, object, key, json_string(value));
+    json_t *string = json_string(value);
+    if (!string && value) {
+        json_t *unchecked = json_string_nocheck(value);
+        e->not_utf8 = e->not_utf8 || unchecked;
+        json_decref(unchecked);
+    }
+    put(e, object, key, string);
 }
 
 static json_t *append(struct encoder *e, json_t *array, json_t *value)
@@ -310,9 +317,10 @@ static int dump(
     else
         e->failed = true;
     _cleanup_free_ char *text = e->failed ? NULL : json_dumps(root, JSON_INDENT(1));
+    if (!text && e->not_utf8)
+        return error_set(error, -EINVAL, "writing a snapshot's description: a text is not UTF-8");
     if (!text)
-        return error_set(error, -ENOMEM,
-            "writing a snapshot's description: out of memory, or a text is not UTF-8");
+        return error_errno(error, ENOMEM, "writing a snapshot's description");
     size_t bytes = strlen(text);
     int r = check_text(text, bytes, error);
     if (r < 0)

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #define DIRTY_MAX 4096
 
@@ -23,6 +24,7 @@
 static enum wrap_mode mode;
 static bool armed, links_forbidden;
 static unsigned calls, target;
+static long file_system;
 static ino_t dirty[DIRTY_MAX];
 static size_t dirty_count;
 unsigned wrap_published, wrap_published_dirty;
@@ -154,6 +156,21 @@ static void account_publication(int from_fd, const char *name, int to_fd)
 }
 
 /* The stand-ins */
+
+void wrap_set_file_system(long type)
+{
+    file_system = type;
+}
+
+WRAPPED(int, fstatfs, int fd, struct statfs *fs)
+{
+    if (before(READS))
+        return -1;
+    int r = __real_fstatfs(fd, fs);
+    if (file_system)
+        fs->f_type = file_system;
+    return r;
+}
 
 int __real_openat(int dirfd, const char *path, int flags, ...);
 int __wrap_openat(int dirfd, const char *path, int flags, ...);

@@ -25,6 +25,9 @@ unsigned wrap_disarm(void);
 /* Makes hard links impossible, as between two file systems. */
 void wrap_forbid_links(bool forbid);
 
+/* Makes every file system look like one of this type (0: as it is). */
+void wrap_set_file_system(long type);
+
 /* Starts the accounting below anew. */
 void wrap_forget(void);
 /* What a power failure could undo or tear: true if the file or directory at path was changed and

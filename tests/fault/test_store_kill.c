@@ -8,6 +8,7 @@
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -413,6 +414,20 @@ Test(store_kill, nothing_is_published_or_reported_before_it_is_durable)
     }
     cr_assert_gt(wrap_published, 6);
     cr_assert_eq(wrap_published_dirty, 0);
+}
+
+Test(store_kill, network_file_systems_are_refused)
+{
+    struct thaw_store_options options = {
+        .size = sizeof(options), .path = root, .flags = THAW_STORE_CREATE};
+    struct thaw_error error = {0};
+    struct thaw_store *store;
+    make_root();
+    wrap_set_file_system(NFS_SUPER_MAGIC);
+    cr_assert_eq(thaw_store_open(&options, &store, &error), -EOPNOTSUPP);
+    cr_assert(strstr(error.message, "NFS"), "%s", error.message);
+    cr_assert_eq(fixture_count(root, ""), 0, "something was made there");
+    fixture_remove(root);
 }
 
 /* Several processes at once */

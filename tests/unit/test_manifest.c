@@ -278,6 +278,10 @@ Test(manifest, what_could_not_be_read_is_not_written)
     cr_assert_eq(manifest_encode(&m, &out, &bytes, &error), -EINVAL);
     cr_assert(strstr(error.message, "a/b"), "%s", error.message);
     strcpy(m.files[0].path, "vmstate");
+    strcpy(m.source, "\xff");
+    cr_assert_eq(manifest_encode(&m, &out, &bytes, &error), -EINVAL);
+    cr_assert(strstr(error.message, "UTF-8"), "%s", error.message);
+    m.source[0] = '\0';
     m.mem_bytes = UINT64_MAX;
     cr_assert_eq(manifest_encode(&m, &out, &bytes, &error), -EINVAL);
     manifest_fini(&m);
