@@ -1,0 +1,69 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# The example of README.md: README shows exactly the code that is compiled here, and it does what
+# README says, also when it is built against the installed library. Prints TAP.
+# Usage: example.sh BUILD-DIRECTORY
+# shellcheck disable=SC2016,SC2317 # `check` calls functions; README's marks are no expansions
+set -u
+build=$(cd "$1" && pwd) || exit 1
+cd "$(dirname "$0")/../.." || exit 1
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+number=0
+failed=0
+
+check() { # NAME COMMAND...
+    name=$1
+    shift
+    number=$((number + 1))
+    if "$@" >"$dir/log" 2>&1; then
+        echo "ok $number - $name"
+    else
+        failed=1
+        echo "not ok $number - $name"
+        sed 's/^/# /' "$dir/log"
+    fi
+}
+
+readme_shows_it() {
+    sed -n '/^```c$/,/^```$/p' README.md | sed '/^```/d' >"$dir/shown.c"
+    sed -n '/^#include/,$p' tests/examples/embed.c | diff - "$dir/shown.c"
+}
+
+it_counts() { # PROGRAM
+    printf 'tick: ready interval 130000000\ntick 1\ntick 2\ntick 3\n' >"$dir/expected"
+    "$1" "$build/guests/tick" >"$dir/out" || return 1
+    diff "$dir/expected" "$dir/out"
+}
+
+it_says_why() { # PROGRAM
+    "$1" "$dir/no-kernel" 2>"$dir/err" && return 1
+    grep -F "$dir/no-kernel" "$dir/err"
+}
+
+it_builds_from_readme() {
+    cmake --install "$build" --prefix "$dir/usr" || return 1
+    pc=$(find "$dir/usr" -name libthaw.pc)
+    # shellcheck disable=SC2046 # options
+    cc "$dir/shown.c" $(PKG_CONFIG_PATH=$(dirname "$pc") pkg-config --define-prefix \
+        --cflags --libs libthaw) -o "$dir/embed" || return 1
+    LD_LIBRARY_PATH=$(dirname "$(dirname "$pc")")
+    export LD_LIBRARY_PATH
+    it_counts "$dir/embed"
+}
+
+program=$build/tests/examples/embed
+check "README shows the example as it is" readme_shows_it
+if [ ! -w /dev/kvm ]; then
+    number=$((number + 1))
+    echo "ok $number - the example runs # SKIP no access to /dev/kvm"
+else
+    check "the example runs a guest to its end" it_counts "$program"
+    check "the example says why it cannot" it_says_why "$program"
+    # An instrumented library wants an instrumented program.
+    if grep -q '^THAW_SANITIZE:STRING=$' "$build/CMakeCache.txt"; then
+        check "the example builds against the installed library" it_builds_from_readme
+    fi
+fi
+echo "1..$number"
+exit $failed
