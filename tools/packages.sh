@@ -6,8 +6,6 @@ set -eu
 
 build="gcc libc6-dev cmake ninja-build pkg-config acpica-tools liburing-dev libjansson-dev
     libhttp-parser-dev libzstd-dev libxxhash-dev"
-test="libcriterion-dev clang clang-format libclang-rt-14-dev shellcheck curl jq
-    libhttp-parser-dev"
 test="git libcriterion-dev clang clang-format libclang-rt-14-dev shellcheck curl jq
     qemu-system-x86 busybox-static cpio zstd e2fsprogs"
 

@@ -18,6 +18,12 @@ check() { # NAME OFFENDERS
     fi
 }
 
+# Without a list of files, every check would pass.
+[ "$(git ls-files vmm | wc -l)" -gt 10 ] || {
+    echo "Bail out! git lists no files here"
+    exit 1
+}
+
 files() { # FOLDER
     git ls-files "$1" | grep -E '\.[ch]$'
 }

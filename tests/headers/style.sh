@@ -4,6 +4,11 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 status=0
+# Without a list of files, every check would pass.
+[ "$(git ls-files vmm | wc -l)" -gt 10 ] || {
+    echo "Bail out! git lists no files here"
+    exit 1
+}
 
 check() { # NUMBER NAME OFFENDERS
     if [ -z "$3" ]; then
