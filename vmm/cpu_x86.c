@@ -348,14 +348,15 @@ static int set_lapic_pins(int vcpu_fd, struct thaw_error *error)
     return 0;
 }
 
-/* How many bits a physical address has, according to the vCPU's own CPUID. */
-static unsigned physical_bits(int vcpu_fd)
+/* How many bits a physical address has, according to the vCPU's own CPUID; or -errno. */
+static int physical_bits(int vcpu_fd, struct thaw_error *error)
 {
     struct cpu_x86_cpuid cpuid = {.head.nent = CPU_X86_CPUID_MAX};
-    if (ioctl(vcpu_fd, KVM_GET_CPUID2, &cpuid) == 0)
-        for (uint32_t i = 0; i < cpuid.head.nent; i++)
-            if (cpuid.entries[i].function == LEAF_AMD_SIZES)
-                return cpuid.entries[i].eax & 0xff;
+    if (ioctl(vcpu_fd, KVM_GET_CPUID2, &cpuid) < 0)
+        return error_errno(error, errno, "reading the features of the boot vCPU");
+    for (uint32_t i = 0; i < cpuid.head.nent; i++)
+        if (cpuid.entries[i].function == LEAF_AMD_SIZES)
+            return cpuid.entries[i].eax & 0xff;
     return PHYSICAL_BITS_DEFAULT;
 }
 
@@ -364,7 +365,10 @@ static unsigned physical_bits(int vcpu_fd)
  * driver's uncached mapping of the same page. */
 static int set_memory_type(int vcpu_fd, struct thaw_error *error)
 {
-    const uint64_t address_mask = (1ull << physical_bits(vcpu_fd)) - 1;
+    int bits = physical_bits(vcpu_fd, error);
+    if (bits < 0)
+        return bits;
+    const uint64_t address_mask = (1ull << bits) - 1;
     struct {
         struct kvm_msrs head;
         struct kvm_msr_entry entries[3];
