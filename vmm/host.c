@@ -181,8 +181,8 @@ static void check_userfaultfd(struct thaw_host_report *report)
     const char *effect = "lazy restore; without it, images are filled before the guest runs. Needs "
                          "access to /dev/userfaultfd (Linux 6.1) or CAP_SYS_PTRACE";
     _cleanup_close_ int node = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
-    int err = errno;
     _cleanup_close_ int uffd = node >= 0 ? ioctl(node, USERFAULTFD_IOC_NEW, O_CLOEXEC) : -1;
+    int err = errno; /* of whichever failed */
     if (uffd >= 0) {
         add(report, "userfaultfd", THAW_CHECK_OK, effect, "/dev/userfaultfd");
         return;
