@@ -377,6 +377,9 @@ static int pause_held(struct thaw_vm *vm, bool *ret_was_running, struct thaw_err
         r = refuse(vm, "paused", error);
     if (r == 0)
         wait_parked_locked(vm);
+    /* A vCPU finishes its instruction before it parks, and that may be the guest's last. */
+    if (r == 0 && vm->state != THAW_VM_PAUSED)
+        r = refuse(vm, "paused", error);
     pthread_mutex_unlock(&vm->lock);
     if (r == 0)
         machine_pause(&vm->machine);

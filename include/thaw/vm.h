@@ -102,7 +102,7 @@ THAW_API void thaw_vm_free(thaw_vm *vm);
 THAW_API int thaw_vm_start(thaw_vm *vm, struct thaw_error *error);
 
 /* RUNNING to PAUSED, and returns when no vCPU runs and no device I/O is in flight; 0 at once if it
- * is paused already. THAW_ESTATE from other states. */
+ * is paused already. THAW_ESTATE from other states, also if the VM ended before it was paused. */
 THAW_API int thaw_vm_pause(thaw_vm *vm, struct thaw_error *error);
 
 /* PAUSED to RUNNING; 0 at once if it is running already. THAW_ESTATE from other states. */
