@@ -162,15 +162,22 @@ static void on_mark(void *data, uint32_t value)
 }
 
 /* Nothing is lost: the request waits, and with it the guest, until the owner resumes. */
+static void pause_for_disk_locked(struct thaw_vm *vm, int disk)
+{
+    char detail[THAW_VM_DETAIL_BYTES];
+    snprintf(detail, sizeof(detail),
+        "disk %d: no room on the host for what the guest writes; free some and resume", disk);
+    set_state_locked(vm, THAW_VM_PAUSED, THAW_REASON_DISK_FULL, detail);
+}
+
 static void on_disk_full(void *data, unsigned disk)
 {
     struct thaw_vm *vm = data;
-    char detail[THAW_VM_DETAIL_BYTES];
-    snprintf(detail, sizeof(detail),
-        "disk %u: no room on the host for what the guest writes; free some and resume", disk);
     pthread_mutex_lock(&vm->lock);
     if (vm->state == THAW_VM_RUNNING)
-        set_state_locked(vm, THAW_VM_PAUSED, THAW_REASON_DISK_FULL, detail);
+        pause_for_disk_locked(vm, (int)disk);
+    else
+        vm->full_disk = (int)disk;
     pthread_mutex_unlock(&vm->lock);
 }
 
@@ -339,15 +346,21 @@ static int refuse(struct thaw_vm *vm, const char *what, struct thaw_error *error
 }
 
 /* api_lock is held, so only a vCPU or device that ended the VM can have changed the state since the
- * caller looked. Devices first: they set their interrupt lines. */
+ * caller looked. Devices first: they set their interrupt lines. They also retry what found no room
+ * on the host, and may know that there is still none before the state changes. */
 static void run_from(struct thaw_vm *vm, enum thaw_vm_state from)
 {
+    pthread_mutex_lock(&vm->lock);
+    vm->full_disk = -1;
+    pthread_mutex_unlock(&vm->lock);
     machine_resume(&vm->machine);
     /* A note made at the pause only may be lost on the way through a snapshot. */
     for (uint32_t i = 0; i < vm->vcpu_count; i++)
         vcpu_state_note_pause(vm->vcpus[i].fd);
     pthread_mutex_lock(&vm->lock);
-    if (vm->state == from)
+    if (vm->state == from && vm->full_disk >= 0)
+        pause_for_disk_locked(vm, vm->full_disk);
+    else if (vm->state == from)
         set_state_locked(vm, THAW_VM_RUNNING, THAW_REASON_NONE, "");
     pthread_mutex_unlock(&vm->lock);
 }

@@ -58,6 +58,7 @@ struct thaw_vm {
     uint32_t exit_status;
     uint32_t mark;
     uint64_t mark_count;
+    int full_disk; /* which found no room while the VM was about to run; -1: none */
 };
 
 /* Makes a shell: CREATED, no memory mapped, no devices. */

@@ -105,7 +105,8 @@ THAW_API int thaw_vm_start(thaw_vm *vm, struct thaw_error *error);
  * is paused already. THAW_ESTATE from other states, also if the VM ended before it was paused. */
 THAW_API int thaw_vm_pause(thaw_vm *vm, struct thaw_error *error);
 
-/* PAUSED to RUNNING; 0 at once if it is running already. THAW_ESTATE from other states. */
+/* PAUSED to RUNNING; 0 at once if it is running already. THAW_ESTATE from other states. A VM whose
+ * disk is still full is PAUSED again, THAW_REASON_DISK_FULL, maybe before this returns. */
 THAW_API int thaw_vm_resume(thaw_vm *vm, struct thaw_error *error);
 
 /* Any state to STOPPED, unless it is STOPPED or FAILED already, which is no error and changes
