@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: Apache-2.0
+// The wrappers, the count of calls, and the loop over all of them. Knows nothing of what the
+// library is used for.
+
+#include "fault.h"
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/lsan_interface.h>
+#endif
+
+#define RUNS_MAX 5000 /* a scenario that never ends by itself */
+
+static struct {
+    atomic_bool armed;
+    pthread_t caller;
+    enum fault_side side;
+    atomic_uint calls; /* counted in this run */
+    unsigned nth;      /* the one that fails */
+    _Atomic(const char *) hit;
+    const struct fault_tolerated *tolerated;
+    bool hit_reported; /* the caller has been told */
+
+    atomic_int mappings; /* made and not unmapped */
+    atomic_bool no_uring;
+    atomic_bool disk_full;
+    atomic_uint kvm_run_one_in;
+    atomic_int kvm_run_err;
+    atomic_uint random;
+} fault;
+
+static bool on_our_side(void)
+{
+    bool caller = pthread_equal(pthread_self(), fault.caller);
+    return caller == (fault.side == FAULT_CALLER);
+}
+
+/* True if this call is the one that fails. */
+static bool inject(const char *call)
+{
+    if (!atomic_load(&fault.armed) || !on_our_side() ||
+        atomic_fetch_add(&fault.calls, 1) + 1 != fault.nth)
+        return false;
+    atomic_store(&fault.hit, call);
+    return true;
+}
+
+/* Wrappers of one shape: fail with `err` and the value `failure`. Names that begin with __wrap_ and
+ * __real_ are the linker's. */
+#define WRAP(type, name, err, failure, params, args)                                               \
+    type __real_##name params;                                                                     \
+    type __wrap_##name params;                                                                     \
+    type __wrap_##name params                                                                      \
+    {                                                                                              \
+        if (inject(#name)) {                                                                       \
+            errno = err;                                                                           \
+            return failure;                                                                        \
+        }                                                                                          \
+        return __real_##name args;                                                                 \
+    }
+
+WRAP(void *, malloc, ENOMEM, NULL, (size_t bytes), (bytes))
+WRAP(void *, calloc, ENOMEM, NULL, (size_t count, size_t bytes), (count, bytes))
+WRAP(void *, realloc, ENOMEM, NULL, (void *old, size_t bytes), (old, bytes))
+WRAP(char *, realpath, ENOMEM, NULL, (const char *path, char *ret), (path, ret))
+WRAP(char *, strdup, ENOMEM, NULL, (const char *text), (text))
+WRAP(
+    int, vasprintf, ENOMEM, -1, (char **ret, const char *format, va_list args), (ret, format, args))
+WRAP(int, madvise, ENOMEM, -1, (void *addr, size_t bytes, int advice), (addr, bytes, advice))
+WRAP(int, mprotect, ENOMEM, -1, (void *addr, size_t bytes, int prot), (addr, bytes, prot))
+WRAP(int, memfd_create, EMFILE, -1, (const char *name, unsigned flags), (name, flags))
+WRAP(int, eventfd, EMFILE, -1, (unsigned count, int flags), (count, flags))
+WRAP(int, mkostemp, EMFILE, -1, (char *path, int flags), (path, flags))
+WRAP(int, flock, EWOULDBLOCK, -1, (int fd, int operation), (fd, operation))
+WRAP(int, fstat, EIO, -1, (int fd, struct stat *ret), (fd, ret))
+WRAP(int, ftruncate, ENOSPC, -1, (int fd, off_t bytes), (fd, bytes))
+WRAP(int, fallocate, ENOSPC, -1, (int fd, int mode, off_t off, off_t bytes), (fd, mode, off, bytes))
+WRAP(int, fsync, EIO, -1, (int fd), (fd))
+WRAP(int, fdatasync, EIO, -1, (int fd), (fd))
+WRAP(ssize_t, read, EIO, -1, (int fd, void *buf, size_t bytes), (fd, buf, bytes))
+WRAP(ssize_t, pread, EIO, -1, (int fd, void *buf, size_t bytes, off_t off), (fd, buf, bytes, off))
+WRAP(ssize_t, preadv, EIO, -1, (int fd, const struct iovec *iov, int count, off_t off),
+    (fd, iov, count, off))
+WRAP(ssize_t, pwrite, ENOSPC, -1, (int fd, const void *buf, size_t bytes, off_t off),
+    (fd, buf, bytes, off))
+WRAP(ssize_t, getrandom, ENOSYS, -1, (void *buf, size_t bytes, unsigned flags), (buf, bytes, flags))
+WRAP(int, mkdirat, ENOSPC, -1, (int fd, const char *path, mode_t mode), (fd, path, mode))
+WRAP(int, renameat, EIO, -1, (int from_fd, const char *from, int to_fd, const char *to),
+    (from_fd, from, to_fd, to))
+WRAP(int, linkat, EMLINK, -1, (int from_fd, const char *from, int to_fd, const char *to, int flags),
+    (from_fd, from, to_fd, to, flags))
+WRAP(int, symlinkat, ENOSPC, -1, (const char *target, int fd, const char *path), (target, fd, path))
+WRAP(int, unlinkat, EIO, -1, (int fd, const char *path, int flags), (fd, path, flags))
+WRAP(DIR *, fdopendir, ENOMEM, NULL, (int fd), (fd))
+
+#undef WRAP
+
+/* The others. */
+
+int __real_ioctl(int fd, unsigned long request, ...);
+int __wrap_ioctl(int fd, unsigned long request, ...);
+int __real_open(const char *path, int flags, ...);
+int __wrap_open(const char *path, int flags, ...);
+int __real_openat(int dir, const char *path, int flags, ...);
+int __wrap_openat(int dir, const char *path, int flags, ...);
+int __real_fcntl(int fd, int command, ...);
+int __wrap_fcntl(int fd, int command, ...);
+int __wrap_asprintf(char **ret, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void *__real_mmap(void *addr, size_t bytes, int prot, int flags, int fd, off_t off);
+void *__wrap_mmap(void *addr, size_t bytes, int prot, int flags, int fd, off_t off);
+int __real_munmap(void *addr, size_t bytes);
+int __wrap_munmap(void *addr, size_t bytes);
+ssize_t __real_pwritev(int fd, const struct iovec *iov, int count, off_t off);
+ssize_t __wrap_pwritev(int fd, const struct iovec *iov, int count, off_t off);
+ssize_t __real_write(int fd, const void *buf, size_t bytes);
+ssize_t __wrap_write(int fd, const void *buf, size_t bytes);
+int __real_pthread_create(
+    pthread_t *ret, const pthread_attr_t *attr, void *(*run)(void *), void *arg);
+int __wrap_pthread_create(
+    pthread_t *ret, const pthread_attr_t *attr, void *(*run)(void *), void *arg);
+int __real_io_uring_queue_init(unsigned entries, struct io_uring *ring, unsigned flags);
+int __wrap_io_uring_queue_init(unsigned entries, struct io_uring *ring, unsigned flags);
+int __real_io_uring_submit_and_wait(struct io_uring *ring, unsigned wait);
+int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned wait);
+
+/* Those that a test names; the rest are just "ioctl". */
+static const char *ioctl_name(unsigned long request)
+{
+    static const struct {
+        unsigned long request;
+        const char *name;
+    } names[] = {
+#define NAME(request) {request, "ioctl " #request}
+        NAME(KVM_CHECK_EXTENSION),
+        NAME(KVM_CREATE_IRQCHIP),
+        NAME(KVM_CREATE_PIT2),
+        NAME(KVM_CREATE_VCPU),
+        NAME(KVM_CREATE_VM),
+        NAME(KVM_GET_REGS),
+        NAME(KVM_GET_SUPPORTED_CPUID),
+        NAME(KVM_IRQ_LINE),
+        NAME(KVM_KVMCLOCK_CTRL),
+        NAME(KVM_SET_CPUID2),
+        NAME(KVM_SET_MSRS),
+        NAME(KVM_SET_SIGNAL_MASK),
+        NAME(KVM_SET_USER_MEMORY_REGION),
+#undef NAME
+    };
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (names[i].request == request)
+            return names[i].name;
+    return "ioctl";
+}
+
+static bool kvm_run_fails(void)
+{
+    unsigned one_in = atomic_load(&fault.kvm_run_one_in);
+    if (one_in == 0)
+        return false;
+    unsigned x = atomic_fetch_add(&fault.random, 2654435761u);
+    x ^= x >> 15;
+    x *= 2246822519u;
+    x ^= x >> 13;
+    return x % one_in == 0;
+}
+
+int __wrap_ioctl(int fd, unsigned long request, ...)
+{
+    va_list args;
+    va_start(args, request);
+    void *arg = va_arg(args, void *);
+    va_end(args);
+    /* How often a vCPU is entered is never the same twice. */
+    if (request == KVM_RUN && !pthread_equal(pthread_self(), fault.caller)) {
+        if (!kvm_run_fails())
+            return __real_ioctl(fd, request, arg);
+        errno = atomic_load(&fault.kvm_run_err);
+        return -1;
+    }
+    if (inject(ioctl_name(request))) {
+        errno = request == KVM_RUN ? EFAULT : ENOMEM;
+        return -1;
+    }
+    return __real_ioctl(fd, request, arg);
+}
+
+int __wrap_open(const char *path, int flags, ...)
+{
+    va_list args;
+    va_start(args, flags);
+    mode_t mode = va_arg(args, mode_t);
+    va_end(args);
+    bool unnamed = (flags & O_TMPFILE) == O_TMPFILE;
+    if (inject(unnamed ? "open O_TMPFILE" : "open")) {
+        errno = unnamed ? EOPNOTSUPP : EMFILE;
+        return -1;
+    }
+    return __real_open(path, flags, mode);
+}
+
+int __wrap_openat(int dir, const char *path, int flags, ...)
+{
+    va_list args;
+    va_start(args, flags);
+    mode_t mode = va_arg(args, mode_t);
+    va_end(args);
+    if (inject("openat")) {
+        errno = EMFILE;
+        return -1;
+    }
+    return __real_openat(dir, path, flags, mode);
+}
+
+int __wrap_fcntl(int fd, int command, ...)
+{
+    va_list args;
+    va_start(args, command);
+    void *arg = va_arg(args, void *);
+    va_end(args);
+    if (inject("fcntl")) {
+        errno = EMFILE;
+        return -1;
+    }
+    return __real_fcntl(fd, command, arg);
+}
+
+int __wrap_asprintf(char **ret, const char *format, ...)
+{
+    if (inject("asprintf"))
+        return -1;
+    va_list args;
+    va_start(args, format);
+    char *text;
+    int r = vasprintf(&text, format, args);
+    va_end(args);
+    if (r >= 0)
+        *ret = text;
+    return r;
+}
+
+void *__wrap_mmap(void *addr, size_t bytes, int prot, int flags, int fd, off_t off)
+{
+    if (inject("mmap")) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
+    void *got = __real_mmap(addr, bytes, prot, flags, fd, off);
+    if (got != MAP_FAILED && !(flags & MAP_FIXED))
+        atomic_fetch_add(&fault.mappings, 1);
+    return got;
+}
+
+int __wrap_munmap(void *addr, size_t bytes)
+{
+    atomic_fetch_sub(&fault.mappings, 1);
+    return __real_munmap(addr, bytes);
+}
+
+ssize_t __wrap_pwritev(int fd, const struct iovec *iov, int count, off_t off)
+{
+    if (atomic_load(&fault.disk_full) || inject("pwritev")) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return __real_pwritev(fd, iov, count, off);
+}
+
+/* Of files; what is written to an eventfd always fits. */
+ssize_t __wrap_write(int fd, const void *buf, size_t bytes)
+{
+    if (bytes != sizeof(eventfd_t) && inject("write")) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return __real_write(fd, buf, bytes);
+}
+
+int __wrap_pthread_create(
+    pthread_t *ret, const pthread_attr_t *attr, void *(*run)(void *), void *arg)
+{
+    return inject("pthread_create") ? EAGAIN : __real_pthread_create(ret, attr, run, arg);
+}
+
+int __wrap_io_uring_queue_init(unsigned entries, struct io_uring *ring, unsigned flags)
+{
+    if (atomic_load(&fault.no_uring))
+        return -EPERM;
+    return inject("io_uring_queue_init") ? -ENOMEM
+                                         : __real_io_uring_queue_init(entries, ring, flags);
+}
+
+int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned wait)
+{
+    return inject("io_uring_submit_and_wait") ? -EAGAIN
+                                              : __real_io_uring_submit_and_wait(ring, wait);
+}
+
+const char *fault_hit(void)
+{
+    return atomic_load(&fault.hit);
+}
+
+void fault_forbid_uring(void)
+{
+    atomic_store(&fault.no_uring, true);
+}
+
+void fault_disk_full(bool full)
+{
+    atomic_store(&fault.disk_full, full);
+}
+
+void fault_kvm_run(unsigned one_in, int err, unsigned seed)
+{
+    atomic_store(&fault.kvm_run_err, err);
+    atomic_store(&fault.random, seed);
+    atomic_store(&fault.kvm_run_one_in, one_in);
+}
+
+static bool is_tolerated(const char *call)
+{
+    const struct fault_tolerated *entry = fault.tolerated;
+    for (; entry && entry->call; entry++)
+        if (strcmp(entry->call, call) == 0)
+            return true;
+    return false;
+}
+
+bool fault_failed(const char *what, int r, const struct thaw_error *error)
+{
+    const char *hit = fault.hit_reported ? NULL : fault_hit();
+    if (r < 0) {
+        cr_assert(hit, "%s failed without a fault: %s", what, error ? error->message : "?");
+        fault.hit_reported = true;
+        cr_assert(!error || (error->code == r && error->message[0]),
+            "%s: %s failed, call %u: code %d, error %d \"%s\"", what, hit, fault.nth, r,
+            error->code, error->message);
+    } else if (hit && fault.side == FAULT_CALLER) {
+        fault.hit_reported = true;
+        cr_assert(
+            is_tolerated(hit), "%s succeeded although %s failed (call %u)", what, hit, fault.nth);
+    }
+    return r < 0;
+}
+
+static unsigned entries(const char *directory)
+{
+    unsigned count = 0;
+    DIR *dir = opendir(directory);
+    cr_assert_not_null(dir);
+    while (readdir(dir))
+        count++;
+    closedir(dir);
+    return count;
+}
+
+/* A thread that was joined may be listed for a moment longer. */
+static unsigned threads(unsigned at_most)
+{
+    unsigned count = entries("/proc/self/task");
+    for (unsigned i = 0; i < 100 && count > at_most; i++) {
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        count = entries("/proc/self/task");
+    }
+    return count;
+}
+
+static void check_memory(const char *when)
+{
+#if defined(__SANITIZE_ADDRESS__)
+    cr_assert_eq(__lsan_do_recoverable_leak_check(), 0, "memory leaked %s", when);
+#else
+    (void)when;
+#endif
+}
+
+unsigned fault_for_every_call(const struct fault_scenario *scenario)
+{
+    fault.caller = pthread_self();
+    fault.side = scenario->side;
+    fault.tolerated = scenario->tolerated;
+    scenario->run(); /* once as it should be: whatever is set up for good is there now */
+    unsigned fd_count = entries("/proc/self/fd"), thread_count = entries("/proc/self/task");
+    int mappings = atomic_load(&fault.mappings);
+
+    for (unsigned nth = 1; nth < RUNS_MAX; nth++) {
+        char when[128];
+        fault.nth = nth;
+        fault.hit_reported = false;
+        atomic_store(&fault.hit, NULL);
+        atomic_store(&fault.calls, 0);
+        atomic_store(&fault.armed, true);
+        scenario->run();
+        atomic_store(&fault.armed, false);
+        const char *hit = fault_hit();
+        if (!hit)
+            return nth - 1;
+
+        snprintf(when, sizeof(when), "after %s had failed (call %u)", hit, nth);
+        cr_assert_eq(threads(thread_count), thread_count, "threads are left %s", when);
+        cr_assert_eq(entries("/proc/self/fd"), fd_count, "descriptors are left %s", when);
+        cr_assert_eq(atomic_load(&fault.mappings), mappings, "mappings are left %s", when);
+        check_memory(when);
+        atomic_store(&fault.hit, NULL);
+        if (scenario->afterwards)
+            scenario->afterwards();
+    }
+    cr_assert_fail("%u runs were not enough", RUNS_MAX);
+    return 0;
+}
