@@ -153,6 +153,19 @@ Test(cli_http, what_breaks_a_limit_or_the_syntax_is_refused)
     cr_assert_eq(parse(large), 431);
 }
 
+Test(cli_http, an_expectation_may_arrive_in_pieces)
+{
+    static const char text[] = "PUT / HTTP/1.1\r\nExpect: 100-continue\r\n"
+                               "Content-Length: 1\r\n\r\n";
+    struct http_progress progress;
+    struct http_request request;
+
+    for (size_t count = 0; count < sizeof(text); count++) {
+        cr_assert_eq(http_parse_request(text, count, &request, &progress), -EAGAIN, "%zu", count);
+        cr_assert_eq(progress.expect_continue, count == strlen(text));
+    }
+}
+
 static size_t filter(
     struct terminal_escape *escape, const char *typed, char *out, char *ret_command)
 {

@@ -15,6 +15,8 @@ struct parse {
     size_t target_count;
     size_t field_count;
     char field[16];
+    bool expect_continue;
+    bool expect_other;
     bool complete;
     int refused; /* HTTP status, 0: not refused */
 };
@@ -42,16 +44,16 @@ static int on_header_field(http_parser *parser, const char *at, size_t count)
     return 0;
 }
 
+/* The value may have arrived in part only: it is judged when the headers are complete. */
 static int on_header_value(http_parser *parser, const char *at, size_t count)
 {
     struct parse *parse = parser->data;
 
     if (parse->field_count == 6 && strncasecmp(parse->field, "expect", 6) == 0) {
-        if (count != 12 || strncasecmp(at, "100-continue", 12) != 0) {
-            parse->refused = HTTP_STATUS_EXPECTATION_FAILED;
-            return 1;
-        }
-        parse->progress->expect_continue = true;
+        if (count == 12 && strncasecmp(at, "100-continue", 12) == 0)
+            parse->expect_continue = true;
+        else
+            parse->expect_other = true;
     }
     return 0;
 }
@@ -80,6 +82,7 @@ static int on_headers_complete(http_parser *parser)
     struct http_request *request = parse->request;
 
     parse->progress->headers_done = true;
+    parse->progress->expect_continue = parse->expect_continue;
     request->method = http_method_str((enum http_method)parser->method);
     request->http_1_1 = parser->http_major == 1 && parser->http_minor >= 1;
     request->keep_alive = http_should_keep_alive(parser) != 0;
@@ -87,6 +90,8 @@ static int on_headers_complete(http_parser *parser)
         parse->refused = HTTP_STATUS_HTTP_VERSION_NOT_SUPPORTED;
     else if (parser->method == HTTP_CONNECT)
         parse->refused = HTTP_STATUS_BAD_REQUEST;
+    else if (parse->expect_other)
+        parse->refused = HTTP_STATUS_EXPECTATION_FAILED;
     else if (parser->flags & F_CHUNKED)
         parse->refused = HTTP_STATUS_LENGTH_REQUIRED;
     else if ((parser->flags & F_CONTENTLENGTH) && parser->content_length > HTTP_BODY_MAX_BYTES)
