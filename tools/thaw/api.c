@@ -111,6 +111,23 @@ static void respond_tail(
     response->body_count = used;
 }
 
+/* Follows the console; stream->pos counts what the guest wrote. */
+static ssize_t next_output(struct server_stream *stream, char buf[SERVER_PART_BYTES], bool last)
+{
+    struct console *console = owner_console(stream->data);
+    uint64_t skipped;
+    char notice[80];
+    size_t count =
+        console_read(console, &stream->pos, buf + sizeof(notice), SERVER_PART_BYTES - 80, &skipped);
+    size_t notice_count = skipped ? console_skip_notice(skipped, notice) : 0;
+
+    if (count == 0)
+        return last ? -1 : 0;
+    memmove(buf + notice_count, buf + sizeof(notice), count);
+    memcpy(buf, notice, notice_count);
+    return (ssize_t)(notice_count + count);
+}
+
 static void get_console(
     struct owner *owner, const struct http_request *request, struct server_response *response)
 {
@@ -127,8 +144,8 @@ static void get_console(
     response->status = 200;
     response->type = "application/octet-stream";
     if (follow) {
-        response->stream = true;
-        response->stream_pos = end - tail;
+        response->stream = (struct server_stream){
+            .next = next_output, .data = owner, .pos = end - tail, .limited = true};
     } else {
         respond_tail(console, end - tail, end, response);
     }

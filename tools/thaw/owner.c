@@ -144,7 +144,7 @@ static void console_ready(void *data, uint32_t events)
 static void deliver_console(struct owner *owner)
 {
     console_flush_log(owner->console);
-    server_stream(owner->server);
+    server_advance_streams(owner->server);
 }
 
 static int watch(struct owner *owner, struct loop_source *source, int fd, loop_ready_fn ready,
@@ -230,8 +230,8 @@ static int set_up(struct owner *owner, struct thaw_error *error)
     if (rc == 0)
         rc = watch(owner, &owner->vm_source, thaw_vm_event_fd(owner->vm), vm_ready, error);
     if (rc == 0)
-        rc = server_open(&owner->loop, owner->console, owner->slot.socket_path, api_handle, owner,
-            &owner->server, error);
+        rc = server_open(
+            &owner->loop, owner->slot.socket_path, api_handle, owner, &owner->server, error);
     if (rc == 0)
         rc = thaw_vm_start(owner->vm, error);
     return rc;

@@ -9,9 +9,8 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#define IN_MAX_BYTES      (HTTP_HEADER_MAX_BYTES + HTTP_BODY_MAX_BYTES)
-#define STREAM_PART_BYTES 16384u
-#define LISTEN_BACKLOG    128
+#define IN_MAX_BYTES   (HTTP_HEADER_MAX_BYTES + HTTP_BODY_MAX_BYTES)
+#define LISTEN_BACKLOG 128
 
 struct conn {
     struct loop_source source;
@@ -27,19 +26,29 @@ struct conn {
     bool closing;       /* close when `out` is delivered */
     bool continued;     /* "100 Continue" was sent for this request */
     bool streaming, chunked;
-    uint64_t stream_pos;
+    struct server_stream stream;
 };
 
 struct server {
     struct loop *loop;
-    struct console *console;
     server_handle_fn handle;
     void *data;
     struct loop_source source;
     struct conn *conns;
-    unsigned conn_count, stream_count;
+    unsigned conn_count, stream_count, limited_count;
     bool finishing;
 };
+
+static void end_stream(struct conn *conn)
+{
+    if (!conn->streaming)
+        return;
+    conn->streaming = false;
+    conn->server->stream_count--;
+    conn->server->limited_count -= conn->stream.limited;
+    if (conn->stream.gone)
+        conn->stream.gone(conn->stream.data);
+}
 
 static void conn_free(struct conn *conn)
 {
@@ -50,7 +59,7 @@ static void conn_free(struct conn *conn)
         link = &(*link)->next;
     *link = conn->next;
     server->conn_count--;
-    server->stream_count -= conn->streaming;
+    end_stream(conn);
     loop_unwatch(server->loop, &conn->source);
     close(conn->source.fd);
     free(conn->in);
@@ -97,7 +106,7 @@ static void put_response(struct conn *conn, const struct server_response *respon
         conn->closing ? "close" : "keep-alive");
 
     put(conn, header, (size_t)count);
-    if (!response->stream)
+    if (!response->stream.next)
         count =
             snprintf(header, sizeof(header), "Content-Length: %zu\r\n\r\n", response->body_count);
     else
@@ -116,7 +125,7 @@ void server_refuse(
     free(response->body);
     response->status = status;
     response->type = "application/json";
-    response->stream = false;
+    response->stream.next = NULL;
     response->body = json ? json_dumps(json, JSON_COMPACT) : NULL;
     response->body_count = response->body ? strlen(response->body) : 0;
 }
@@ -125,8 +134,9 @@ static void begin_stream(struct conn *conn, const struct server_response *respon
 {
     conn->streaming = true;
     conn->chunked = http_1_1;
-    conn->stream_pos = response->stream_pos;
+    conn->stream = response->stream;
     conn->server->stream_count++;
+    conn->server->limited_count += conn->stream.limited;
 }
 
 static void answer(struct conn *conn, const struct http_request *request)
@@ -135,11 +145,11 @@ static void answer(struct conn *conn, const struct http_request *request)
     struct server_response response = {.type = "application/json"};
 
     server->handle(server->data, request, &response);
-    if (response.stream && server->stream_count >= SERVER_STREAMS_MAX)
+    if (response.stream.limited && server->limited_count >= SERVER_STREAMS_MAX)
         server_refuse(&response, 503, "busy", "too many readers follow the console already");
-    conn->closing = conn->closing || !request->keep_alive || response.stream;
+    conn->closing = conn->closing || !request->keep_alive || response.stream.next;
     put_response(conn, &response, request->http_1_1);
-    if (response.stream)
+    if (response.stream.next)
         begin_stream(conn, &response, request->http_1_1);
     free(response.body);
 }
@@ -186,28 +196,23 @@ static bool next_request(struct conn *conn)
     return true;
 }
 
-/* Puts the next part of the console into `out`. False: there is none yet. */
+/* Puts the next part of the stream into `out`. False: there is none yet. */
 static bool next_stream_part(struct conn *conn)
 {
-    char part[80 + STREAM_PART_BYTES], frame[24];
-    uint64_t skipped;
-    size_t count = console_read(
-        conn->server->console, &conn->stream_pos, part + 80, STREAM_PART_BYTES, &skipped);
-    size_t notice = skipped ? console_skip_notice(skipped, part) : 0;
+    char part[SERVER_PART_BYTES], frame[24];
+    ssize_t count = conn->stream.next(&conn->stream, part, conn->server->finishing);
 
-    if (count == 0) {
-        if (!conn->server->finishing)
-            return false;
-        conn->streaming = false;
-        conn->server->stream_count--;
+    if (count == 0)
+        return false;
+    if (count < 0) {
+        end_stream(conn);
         if (conn->chunked)
             put(conn, "0\r\n\r\n", 5);
         return true;
     }
     if (conn->chunked)
-        put(conn, frame, (size_t)snprintf(frame, sizeof(frame), "%zx\r\n", notice + count));
-    put(conn, part, notice);
-    put(conn, part + 80, count);
+        put(conn, frame, (size_t)snprintf(frame, sizeof(frame), "%zx\r\n", (size_t)count));
+    put(conn, part, (size_t)count);
     if (conn->chunked)
         put(conn, "\r\n", 2);
     return true;
@@ -347,16 +352,15 @@ static int listen_at(const char *path, struct thaw_error *error)
     return take_fd(&fd);
 }
 
-int server_open(struct loop *loop, struct console *console, const char *path,
-    server_handle_fn handle, void *data, struct server **ret, struct thaw_error *error)
+int server_open(struct loop *loop, const char *path, server_handle_fn handle, void *data,
+    struct server **ret, struct thaw_error *error)
 {
     struct server *server = calloc(1, sizeof(*server));
     int rc;
 
     if (!server)
         return fail_errno(error, ENOMEM, "cannot make the control socket");
-    *server = (struct server){
-        .loop = loop, .console = console, .handle = handle, .data = data, .source = {.fd = -1}};
+    *server = (struct server){.loop = loop, .handle = handle, .data = data, .source = {.fd = -1}};
     rc = listen_at(path, error);
     if (rc < 0) {
         server_close(server);
@@ -383,7 +387,7 @@ void server_close(struct server *server)
     free(server);
 }
 
-void server_stream(struct server *server)
+void server_advance_streams(struct server *server)
 {
     for (struct conn *conn = server->conns, *next; conn; conn = next) {
         next = conn->next;

@@ -8,14 +8,25 @@
 #ifndef TOOLS_SERVER_H
 #define TOOLS_SERVER_H
 
-#include "console.h"
 #include "http.h"
 #include "loop.h"
 
 #define SERVER_CONNECTIONS_MAX 64
-#define SERVER_STREAMS_MAX     16
+#define SERVER_STREAMS_MAX     16    /* that are limited */
+#define SERVER_PART_BYTES      16384 /* of a stream, at a time */
 #define SERVER_REQUEST_MS      10000 /* for a request to arrive and for a response to be taken */
 #define SERVER_IDLE_MS         60000
+
+/* A response that goes on. Copied by the server; data belongs to whoever made the stream. */
+struct server_stream {
+    /* Puts what there is into buf. Returns its length, 0: nothing now, negative: the end. `last`:
+     * nothing is going to be added. */
+    ssize_t (*next)(struct server_stream *stream, char buf[SERVER_PART_BYTES], bool last);
+    void (*gone)(void *data); /* the stream ended or the client left. NULL: nobody wants to know */
+    void *data;
+    uint64_t pos; /* for `next` alone */
+    bool limited; /* anybody may open many of these: all but SERVER_STREAMS_MAX are refused */
+};
 
 struct server_response {
     int status;
@@ -23,8 +34,7 @@ struct server_response {
     const char *allow; /* the methods that would do, with status 405 */
     char *body;        /* allocated; the server frees it */
     size_t body_count;
-    bool stream; /* instead of a body: the console from stream_pos on, until the VM ends */
-    uint64_t stream_pos;
+    struct server_stream stream; /* instead of a body, if it has `next` */
 };
 
 /* Fills in *response, which is all zero. */
@@ -37,13 +47,13 @@ void server_refuse(
 
 struct server;
 
-/* Listens at `path`, where no file may be. loop and console are borrowed. */
-int server_open(struct loop *loop, struct console *console, const char *path,
-    server_handle_fn handle, void *data, struct server **ret, struct thaw_error *error);
+/* Listens at `path`, where no file may be. loop is borrowed. */
+int server_open(struct loop *loop, const char *path, server_handle_fn handle, void *data,
+    struct server **ret, struct thaw_error *error);
 void server_close(struct server *server); /* NULL is allowed */
 
-/* New console output. */
-void server_stream(struct server *server);
+/* Streams may have something new. */
+void server_advance_streams(struct server *server);
 
 /* Disconnects who overstays. Returns in how many milliseconds to call again, -1: not needed. */
 int server_expire(struct server *server);
