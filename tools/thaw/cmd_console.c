@@ -5,15 +5,14 @@
 #include "commands.h"
 #include "control.h"
 #include "fail.h"
+#include "signals.h"
 #include "terminal.h"
 #include "text.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
-#include <signal.h>
 #include <string.h>
-#include <sys/signalfd.h>
 
 #define OUTPUT_PART_BYTES 4096u /* a pipe that is writable takes as much without waiting */
 #define INPUT_RETRY_MS    10
@@ -171,22 +170,6 @@ static int follow(struct session *session, struct thaw_error *error)
     }
 }
 
-static int open_signals(struct thaw_error *error)
-{
-    sigset_t signals;
-    int fd;
-
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGHUP);
-    sigaddset(&signals, SIGQUIT);
-    sigprocmask(SIG_BLOCK, &signals, NULL);
-    signal(SIGPIPE, SIG_IGN);
-    fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
-    return fd < 0 ? fail_errno(error, errno, "cannot make a signal descriptor") : fd;
-}
-
 static int attach(struct session *session, uint64_t tail, struct thaw_error *error)
 {
     char target[80];
@@ -194,8 +177,10 @@ static int attach(struct session *session, uint64_t tail, struct thaw_error *err
 
     snprintf(target, sizeof(target), "/v1/console?follow=1&tail=%" PRIu64, tail);
     rc = client_send(session->stream_fd, "GET", target, "", 0, now_ms() + CONTROL_ANSWER_MS, error);
-    if (rc == 0)
-        rc = session->signal_fd = open_signals(error);
+    if (rc == 0) {
+        signals_block();
+        rc = session->signal_fd = signals_open(error);
+    }
     if (rc >= 0)
         rc = client_stream_new(write_output, session, &session->stream, error);
     if (rc < 0)

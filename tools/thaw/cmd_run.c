@@ -1,17 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Role: `thaw run`: options, then the VM in this process or in a detached one.
- * Not here: the VM's life (owner.c). */
+/* Role: `thaw run`: options and the paths that they name.
+ * Not here: the VM's process (process.c) and its life (owner.c). */
 #include "commands.h"
 #include "fail.h"
-#include "foreground.h"
 #include "guests.h"
-#include "owner.h"
+#include "process.h"
 #include "text.h"
 #include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <string.h>
-#include <sys/wait.h>
 
 enum {
     OPTION_NAME = 1,
@@ -210,159 +206,6 @@ static int resolve(struct run *run, struct thaw_error *error)
     return 0;
 }
 
-static void block_signals(void)
-{
-    sigset_t signals;
-
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGHUP);
-    sigaddset(&signals, SIGQUIT);
-    sigprocmask(SIG_BLOCK, &signals, NULL);
-    signal(SIGPIPE, SIG_IGN);
-}
-
-/* The exit status of a VM that ran in the foreground; says why if it is not 0. */
-static int judge(const struct vm_config *config, const struct thaw_vm_info *info)
-{
-    if (info->state == THAW_VM_FAILED)
-        return cli_error("VM '%s' failed: %s%s%s", config->name, thaw_vm_reason_name(info->reason),
-            *info->detail ? ": " : "", info->detail);
-    if (info->reason == THAW_REASON_EXIT && info->exit_status != 0)
-        return cli_error("VM '%s' ended with exit status %u", config->name, info->exit_status);
-    return CLI_OK;
-}
-
-static int run_foreground(const struct cli *cli, const struct vm_config *config)
-{
-    struct foreground *foreground = NULL;
-    struct thaw_error error = {0};
-    struct thaw_vm_info info;
-    struct owner *owner;
-    json_t *vm = NULL;
-
-    block_signals();
-    if (owner_open(config, &owner, &error) < 0)
-        return cli_report(&error);
-    if (foreground_open(owner, !cli->json, &foreground, &error) < 0) {
-        owner_close(owner);
-        return cli_report(&error);
-    }
-    owner_run(owner, foreground_turn, foreground);
-    foreground_close(foreground);
-    owner_get_info(owner, &info);
-    if (cli->json)
-        vm = owner_describe(owner);
-    owner_close(owner);
-    if (vm)
-        cli_print_json(vm);
-    return judge(config, &info);
-}
-
-static void tell(int fd, char first, const char *text)
-{
-    if (write(fd, &first, 1) == 1)
-        while (*text) {
-            ssize_t n = write(fd, text, strlen(text));
-
-            if (n < 0)
-                break;
-            text += n;
-        }
-    close(fd);
-}
-
-/* Closes what was inherited but stdin, stdout, stderr and fd: a process that stays must not hold a
- * pipe or a lock of the one that started it. Returns the new number of fd. */
-static int keep_only(int fd)
-{
-    int kept = STDERR_FILENO + 1;
-
-    if (fd != kept && dup3(fd, kept, O_CLOEXEC) < 0)
-        return fd;
-    close_range((unsigned)kept + 1, ~0u, 0);
-    return kept;
-}
-
-/* The detached process. Tells the parent '+' and the VM, or '-' and an error. */
-static int run_child(const struct vm_config *config, int report_fd)
-{
-    struct thaw_error error = {0};
-    struct owner *owner;
-    json_t *vm;
-    char *text;
-    int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-    block_signals();
-    setsid();
-    for (int fd = STDIN_FILENO; null_fd >= 0 && fd <= STDERR_FILENO; fd++)
-        dup2(null_fd, fd);
-    cleanup_close(&null_fd);
-    if (owner_open(config, &owner, &error) < 0) {
-        tell(report_fd, '-', error.message[0] ? error.message : thaw_strerror(error.code));
-        return CLI_FAILED;
-    }
-    if (chdir("/") != 0) {
-        /* Then the directory that the user was in stays in use; nothing else depends on it. */
-    }
-    vm = owner_describe(owner);
-    text = vm ? json_dumps(vm, JSON_COMPACT) : NULL;
-    json_decref(vm);
-    tell(report_fd, '+', text ? text : "{}");
-    free(text);
-    owner_run(owner, NULL, NULL);
-    owner_close(owner);
-    return CLI_OK;
-}
-
-/* Reads until the child closes the pipe. */
-static size_t read_report(int fd, char *buf, size_t count)
-{
-    size_t used = 0;
-
-    while (used < count - 1) {
-        ssize_t n = read(fd, buf + used, count - 1 - used);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            break;
-        used += (size_t)n;
-    }
-    buf[used] = '\0';
-    return used;
-}
-
-static int run_detached(const struct cli *cli, const struct vm_config *config)
-{
-    static char report[65536];
-    int pipe_fds[2];
-    pid_t pid;
-
-    if (pipe2(pipe_fds, O_CLOEXEC) != 0)
-        return cli_error("cannot make a pipe: %s", strerror(errno));
-    fflush(NULL);
-    pid = fork();
-    if (pid < 0)
-        return cli_error("cannot make a process: %s", strerror(errno));
-    if (pid == 0) {
-        return run_child(config, keep_only(pipe_fds[1]));
-    }
-    close(pipe_fds[1]);
-    read_report(pipe_fds[0], report, sizeof(report));
-    close(pipe_fds[0]);
-    if (report[0] == '+') {
-        if (cli->json)
-            printf("%s\n", report + 1);
-        return CLI_OK;
-    }
-    waitpid(pid, NULL, 0);
-    if (report[0] == '-')
-        return cli_error("%s", report + 1);
-    return cli_error("VM '%s' failed: its process died while it was starting", config->name);
-}
-
 static int run_run(struct cli *cli)
 {
     struct run run = {.config = {.cpus = 1, .mem_bytes = 128u << 20, .cmdline = ""}};
@@ -373,9 +216,8 @@ static int run_run(struct cli *cli)
         status = cli->status;
     else if ((cli->store && cli_check_store(cli->store, &error) < 0) || resolve(&run, &error) < 0)
         status = cli_report(&error);
-    else {
-        status = run.detach ? run_detached(cli, &run.config) : run_foreground(cli, &run.config);
-    }
+    else
+        status = process_run(cli, &run.config, run.detach);
     for (size_t i = 0; i < run.owned_count; i++)
         free(run.owned[i]);
     return status;

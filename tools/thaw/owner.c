@@ -6,12 +6,11 @@
 #include "fail.h"
 #include "runtime.h"
 #include "server.h"
+#include "signals.h"
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/signalfd.h>
 
 #define CONSOLE_PAUSE_MS 5    /* output is collected for so long between two looks at it */
 #define FINISH_MS        1000 /* for readers to take the rest of the output */
@@ -124,10 +123,9 @@ static void vm_ready(void *data, uint32_t events)
 static void signal_ready(void *data, uint32_t events)
 {
     struct owner *owner = data;
-    struct signalfd_siginfo info;
 
     (void)events;
-    if (read(owner->signal_source.fd, &info, sizeof(info)) == sizeof(info))
+    if (signals_take(owner->signal_source.fd))
         owner_set_state(owner, THAW_VM_STOPPED, NULL);
 }
 
@@ -159,18 +157,9 @@ static int watch(struct owner *owner, struct loop_source *source, int fd, loop_r
 
 static int watch_signals(struct owner *owner, struct thaw_error *error)
 {
-    sigset_t signals;
-    int fd;
+    int fd = signals_open(error);
 
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGHUP);
-    sigaddset(&signals, SIGQUIT);
-    fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (fd < 0)
-        return fail_errno(error, errno, "cannot make a signal descriptor");
-    return watch(owner, &owner->signal_source, fd, signal_ready, error);
+    return fd < 0 ? fd : watch(owner, &owner->signal_source, fd, signal_ready, error);
 }
 
 static void log_line(void *data, enum thaw_log_level level, const char *message)
