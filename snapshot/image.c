@@ -254,7 +254,7 @@ int image_claim_frame(
     pthread_mutex_lock(&image->lock);
     while (wait && *state == FRAME_FILLING)
         pthread_cond_wait(&image->filled, &image->lock);
-    switch (*state) {
+    switch (atomic_load(state)) {
     case FRAME_ABSENT:
         *state = FRAME_FILLING;
         r = 1;
