@@ -109,10 +109,12 @@ static int load_kernel(struct mem *mem, const char *path, struct boot_params *pa
         return r;
     _cleanup_close_ int fd = file.fd;
 
-    if (boot_is_elf(&file))
-        return boot_load_elf(&file, mem, params, ret, error);
-    if (boot_is_bzimage(&file))
-        return boot_load_bzimage(&file, mem, params, ret, error);
+    r = boot_is_elf(&file, error);
+    if (r != 0)
+        return r < 0 ? r : boot_load_elf(&file, mem, params, ret, error);
+    r = boot_is_bzimage(&file, error);
+    if (r != 0)
+        return r < 0 ? r : boot_load_bzimage(&file, mem, params, ret, error);
     return error_set(error, THAW_EIMAGE, "kernel %s is not a bzImage or ELF64 executable", path);
 }
 

@@ -29,12 +29,15 @@ static int bad_image(struct thaw_error *error, const struct boot_file *file, con
     return error_set(error, THAW_EIMAGE, "kernel %s %s", file->path, fault);
 }
 
-bool boot_is_bzimage(const struct boot_file *file)
+int boot_is_bzimage(const struct boot_file *file, struct thaw_error *error)
 {
     uint8_t sector[HEADER_ROOM_END];
     struct setup_header header;
-    if (file->bytes < sizeof(sector) || boot_file_read(file, 0, sector, sizeof(sector), NULL) < 0)
-        return false;
+    if (file->bytes < sizeof(sector))
+        return 0;
+    int r = boot_file_read(file, 0, sector, sizeof(sector), error);
+    if (r < 0)
+        return r;
     memcpy(&header, sector + HEADER_OFF, sizeof(header));
     return header.boot_flag == BOOT_FLAG && header.header == HEADER_MAGIC;
 }

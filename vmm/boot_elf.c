@@ -15,11 +15,13 @@ static int bad_image(struct thaw_error *error, const struct boot_file *file, con
     return error_set(error, THAW_EIMAGE, "kernel %s %s", file->path, fault);
 }
 
-bool boot_is_elf(const struct boot_file *file)
+int boot_is_elf(const struct boot_file *file, struct thaw_error *error)
 {
     char magic[SELFMAG];
-    return file->bytes >= SELFMAG && boot_file_read(file, 0, magic, SELFMAG, NULL) == 0 &&
-           memcmp(magic, ELFMAG, SELFMAG) == 0;
+    if (file->bytes < SELFMAG)
+        return 0;
+    int r = boot_file_read(file, 0, magic, SELFMAG, error);
+    return r < 0 ? r : memcmp(magic, ELFMAG, SELFMAG) == 0;
 }
 
 static int read_elf_header(const struct boot_file *file, Elf64_Ehdr *ret, struct thaw_error *error)

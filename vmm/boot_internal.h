@@ -32,9 +32,9 @@ int boot_file_read_guest(const struct boot_file *file, uint64_t off, struct mem 
 /* The RAM below the hole, where a kernel and its initrd go. */
 uint64_t boot_low_ram_bytes(const struct mem *mem);
 
-/* True if the file looks like one. Leaves all real checks to the loader. */
-bool boot_is_bzimage(const struct boot_file *file);
-bool boot_is_elf(const struct boot_file *file);
+/* 1 if the file looks like one, 0 if not, or -errno. Leaves all real checks to the loader. */
+int boot_is_bzimage(const struct boot_file *file, struct thaw_error *error);
+int boot_is_elf(const struct boot_file *file, struct thaw_error *error);
 
 /* Loads the kernel and fills in what params->hdr says about it. */
 int boot_load_bzimage(const struct boot_file *file, struct mem *mem, struct boot_params *params,
