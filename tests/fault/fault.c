@@ -38,6 +38,7 @@ static struct {
     unsigned nth;      /* the one that fails */
     _Atomic(const char *) hit;
     const struct fault_tolerated *tolerated;
+    atomic_int hit_errno;
     bool hit_reported; /* the caller has been told */
 
     atomic_int mappings; /* made and not unmapped */
@@ -55,11 +56,12 @@ static bool on_our_side(void)
 }
 
 /* True if this call is the one that fails. */
-static bool inject(const char *call)
+static bool inject(const char *call, int err)
 {
     if (!atomic_load(&fault.armed) || !on_our_side() ||
         atomic_fetch_add(&fault.calls, 1) + 1 != fault.nth)
         return false;
+    atomic_store(&fault.hit_errno, err);
     atomic_store(&fault.hit, call);
     return true;
 }
@@ -71,7 +73,7 @@ static bool inject(const char *call)
     type __wrap_##name params;                                                                     \
     type __wrap_##name params                                                                      \
     {                                                                                              \
-        if (inject(#name)) {                                                                       \
+        if (inject(#name, err)) {                                                                  \
             errno = err;                                                                           \
             return failure;                                                                        \
         }                                                                                          \
@@ -196,8 +198,9 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
         errno = atomic_load(&fault.kvm_run_err);
         return -1;
     }
-    if (inject(ioctl_name(request))) {
-        errno = request == KVM_RUN ? EFAULT : ENOMEM;
+    int err = request == KVM_RUN ? EFAULT : ENOMEM;
+    if (inject(ioctl_name(request), err)) {
+        errno = err;
         return -1;
     }
     return __real_ioctl(fd, request, arg);
@@ -210,8 +213,9 @@ int __wrap_open(const char *path, int flags, ...)
     mode_t mode = va_arg(args, mode_t);
     va_end(args);
     bool unnamed = (flags & O_TMPFILE) == O_TMPFILE;
-    if (inject(unnamed ? "open O_TMPFILE" : "open")) {
-        errno = unnamed ? EOPNOTSUPP : EMFILE;
+    int err = unnamed ? EOPNOTSUPP : EMFILE;
+    if (inject(unnamed ? "open O_TMPFILE" : "open", err)) {
+        errno = err;
         return -1;
     }
     return __real_open(path, flags, mode);
@@ -223,7 +227,7 @@ int __wrap_openat(int dir, const char *path, int flags, ...)
     va_start(args, flags);
     mode_t mode = va_arg(args, mode_t);
     va_end(args);
-    if (inject("openat")) {
+    if (inject("openat", EMFILE)) {
         errno = EMFILE;
         return -1;
     }
@@ -236,7 +240,7 @@ int __wrap_fcntl(int fd, int command, ...)
     va_start(args, command);
     void *arg = va_arg(args, void *);
     va_end(args);
-    if (inject("fcntl")) {
+    if (inject("fcntl", EMFILE)) {
         errno = EMFILE;
         return -1;
     }
@@ -245,7 +249,7 @@ int __wrap_fcntl(int fd, int command, ...)
 
 int __wrap_asprintf(char **ret, const char *format, ...)
 {
-    if (inject("asprintf"))
+    if (inject("asprintf", ENOMEM))
         return -1;
     va_list args;
     va_start(args, format);
@@ -259,7 +263,7 @@ int __wrap_asprintf(char **ret, const char *format, ...)
 
 void *__wrap_mmap(void *addr, size_t bytes, int prot, int flags, int fd, off_t off)
 {
-    if (inject("mmap")) {
+    if (inject("mmap", ENOMEM)) {
         errno = ENOMEM;
         return MAP_FAILED;
     }
@@ -277,7 +281,7 @@ int __wrap_munmap(void *addr, size_t bytes)
 
 ssize_t __wrap_pwritev(int fd, const struct iovec *iov, int count, off_t off)
 {
-    if (atomic_load(&fault.disk_full) || inject("pwritev")) {
+    if (atomic_load(&fault.disk_full) || inject("pwritev", ENOSPC)) {
         errno = ENOSPC;
         return -1;
     }
@@ -287,7 +291,7 @@ ssize_t __wrap_pwritev(int fd, const struct iovec *iov, int count, off_t off)
 /* Of files; what is written to an eventfd always fits. */
 ssize_t __wrap_write(int fd, const void *buf, size_t bytes)
 {
-    if (bytes != sizeof(eventfd_t) && inject("write")) {
+    if (bytes != sizeof(eventfd_t) && inject("write", ENOSPC)) {
         errno = ENOSPC;
         return -1;
     }
@@ -297,21 +301,21 @@ ssize_t __wrap_write(int fd, const void *buf, size_t bytes)
 int __wrap_pthread_create(
     pthread_t *ret, const pthread_attr_t *attr, void *(*run)(void *), void *arg)
 {
-    return inject("pthread_create") ? EAGAIN : __real_pthread_create(ret, attr, run, arg);
+    return inject("pthread_create", EAGAIN) ? EAGAIN : __real_pthread_create(ret, attr, run, arg);
 }
 
 int __wrap_io_uring_queue_init(unsigned entries, struct io_uring *ring, unsigned flags)
 {
     if (atomic_load(&fault.no_uring))
         return -EPERM;
-    return inject("io_uring_queue_init") ? -ENOMEM
-                                         : __real_io_uring_queue_init(entries, ring, flags);
+    return inject("io_uring_queue_init", ENOMEM) ? -ENOMEM
+                                                 : __real_io_uring_queue_init(entries, ring, flags);
 }
 
 int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned wait)
 {
-    return inject("io_uring_submit_and_wait") ? -EAGAIN
-                                              : __real_io_uring_submit_and_wait(ring, wait);
+    return inject("io_uring_submit_and_wait", EAGAIN) ? -EAGAIN
+                                                      : __real_io_uring_submit_and_wait(ring, wait);
 }
 
 const char *fault_hit(void)
@@ -354,6 +358,11 @@ bool fault_failed(const char *what, int r, const struct thaw_error *error)
         cr_assert(!error || (error->code == r && error->message[0]),
             "%s: %s failed, call %u: code %d, error %d \"%s\"", what, hit, fault.nth, r,
             error->code, error->message);
+        /* The cause, or what the library knows better. */
+        int err = atomic_load(&fault.hit_errno);
+        cr_assert(r == -err || r == THAW_EHOST || (err == EWOULDBLOCK && r == -EBUSY),
+            "%s: %s failed with %d, call %u, but what came out is %d", what, hit, err, fault.nth,
+            r);
     } else if (hit && fault.side == FAULT_CALLER) {
         fault.hit_reported = true;
         cr_assert(
