@@ -2,6 +2,7 @@
 /* Role: route requests to the VM's owner and form the answers.
  * Not here: connections (server.c) and the VM itself (owner.c). */
 #include "api.h"
+#include "fail.h"
 #include "text.h"
 #include <errno.h>
 #include <string.h>
@@ -16,18 +17,44 @@ static void respond_json(struct server_response *response, json_t *json)
         server_refuse(response, 500, "no-memory", "out of memory");
 }
 
+/* How errors are told: others are 500 "failed". */
+static const struct answer {
+    int code;
+    int status;
+    const char *word;
+} answers[] = {
+    {THAW_ESTATE, 409, "wrong-state"},
+    {THAW_ECORRUPT, 500, "corrupt"},
+    {-EINVAL, 400, "invalid"},
+    {-EBUSY, 409, "busy"},
+    {-EEXIST, 409, "exists"},
+    {-ECANCELED, 409, "cancelled"},
+    {-ENOSPC, 507, "no-space"},
+    {-EDQUOT, 507, "no-space"},
+    {0, 500, "failed"},
+};
+
+static const struct answer *find_answer(int code)
+{
+    const struct answer *answer = answers;
+
+    while (answer->code && answer->code != code)
+        answer++;
+    return answer;
+}
+
+json_t *api_error_json(const struct thaw_error *error)
+{
+    return json_pack("{s:s, s:o}", "code", find_answer(error->code)->word, "message",
+        vm_json_text(error->message));
+}
+
 static void respond_error(struct server_response *response, const struct thaw_error *error)
 {
-    switch (error->code) {
-    case THAW_ESTATE:
-        server_refuse(response, 409, "wrong-state", error->message);
-        break;
-    case -EINVAL:
-        server_refuse(response, 400, "invalid", error->message);
-        break;
-    default:
-        server_refuse(response, 500, "failed", error->message);
-    }
+    const struct answer *answer = find_answer(error->code);
+
+    server_refuse(response, answer->status, answer->word,
+        error->message[0] ? error->message : thaw_strerror(error->code));
 }
 
 static void get_vm(
@@ -165,6 +192,92 @@ static void post_console(
         respond_json(response, json_pack("{s:i}", "taken", rc));
 }
 
+/* What the body of POST /v1/snapshots holds. Strings are the body's. */
+struct snapshot_body {
+    const char *name, *template_name, *store, *mode;
+    json_t *metadata;
+    int level, stop_and_copy, kill;
+};
+
+static int unpack_snapshot(json_t *body, struct snapshot_body *ret, struct thaw_error *error)
+{
+    json_error_t problem;
+
+    *ret = (struct snapshot_body){.mode = "auto"};
+    if (json_unpack_ex(body, &problem, JSON_STRICT, "{s?s, s?s, s?s, s?s, s?o, s?i, s?b, s?b}",
+            "name", &ret->name, "template", &ret->template_name, "store", &ret->store, "mode",
+            &ret->mode, "metadata", &ret->metadata, "level", &ret->level, "stop_and_copy",
+            &ret->stop_and_copy, "kill", &ret->kill) != 0)
+        return fail_set(error, -EINVAL, "the body is not as it should be: %s", problem.text);
+    if (strcmp(ret->mode, "auto") != 0 && strcmp(ret->mode, "full") != 0 &&
+        strcmp(ret->mode, "diff") != 0)
+        return fail_set(error, -EINVAL, "'mode' must be 'auto', 'full' or 'diff'");
+    if (ret->store && *ret->store != '/')
+        return fail_set(error, -EINVAL, "'store' must be an absolute path");
+    if (ret->metadata && !json_is_object(ret->metadata))
+        return fail_set(error, -EINVAL, "'metadata' must be an object");
+    return 0;
+}
+
+static uint32_t snapshot_flags(const struct snapshot_body *body)
+{
+    uint32_t flags = 0;
+
+    if (strcmp(body->mode, "full") == 0)
+        flags |= THAW_SNAPSHOT_FULL;
+    if (strcmp(body->mode, "diff") == 0)
+        flags |= THAW_SNAPSHOT_DIFF;
+    if (body->stop_and_copy)
+        flags |= THAW_SNAPSHOT_STOP_AND_COPY;
+    if (body->kill)
+        flags |= THAW_SNAPSHOT_KILL;
+    return flags;
+}
+
+static void post_snapshots(
+    struct owner *owner, const struct http_request *request, struct server_response *response)
+{
+    _cleanup_json_ json_t *body = json_loadb(request->body_count ? request->body : "{}",
+        request->body_count ? request->body_count : 2, JSON_REJECT_DUPLICATES, NULL);
+    _cleanup_free_ char *metadata = NULL;
+    struct thaw_error error = {0};
+    struct snapshot_body wanted;
+    int rc;
+
+    if (!body) {
+        server_refuse(response, 400, "invalid", "the body must be a JSON object or empty");
+        return;
+    }
+    rc = unpack_snapshot(body, &wanted, &error);
+    if (rc == 0) {
+        struct thaw_snapshot_options options = {
+            .size = sizeof(options),
+            .name = wanted.name,
+            .template_name = wanted.template_name,
+            .flags = snapshot_flags(&wanted),
+            .level = wanted.level,
+        };
+
+        if (wanted.metadata)
+            options.metadata = metadata = json_dumps(wanted.metadata, JSON_COMPACT);
+        if (wanted.metadata && !metadata)
+            rc = fail_errno(&error, ENOMEM, "cannot take a snapshot");
+        else
+            rc = owner_snapshot(owner, wanted.store, &options, &response->stream, &error);
+    }
+    response->status = 200;
+    response->type = "application/x-ndjson";
+    if (rc < 0)
+        respond_error(response, &error);
+}
+
+static void delete_snapshots(
+    struct owner *owner, const struct http_request *request, struct server_response *response)
+{
+    (void)request;
+    respond_json(response, json_pack("{s:b}", "cancelling", owner_cancel_snapshot(owner)));
+}
+
 static const struct route {
     const char *path;
     const char *method;
@@ -175,25 +288,38 @@ static const struct route {
     {"/v1/vm/state", "PUT", put_state},
     {"/v1/console", "GET", get_console},
     {"/v1/console", "POST", post_console},
+    {"/v1/snapshots", "POST", post_snapshots},
+    {"/v1/snapshots", "DELETE", delete_snapshots},
 };
+
+/* Fills `allow` with the methods that a path has; false if there is no such path. */
+static bool list_methods(const char *path, char *allow, size_t allow_bytes)
+{
+    size_t used = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(routes) && used < allow_bytes; i++) {
+        if (strcmp(routes[i].path, path) == 0)
+            used += (size_t)snprintf(
+                allow + used, allow_bytes - used, "%s%s", used ? ", " : "", routes[i].method);
+    }
+    return used > 0;
+}
 
 void api_handle(void *data, const struct http_request *request, struct server_response *response)
 {
-    char allow[64] = "";
+    char message[64];
 
     for (size_t i = 0; i < ARRAY_SIZE(routes); i++) {
-        if (strcmp(routes[i].path, request->path) != 0)
-            continue;
-        if (strcmp(routes[i].method, request->method) == 0) {
+        if (strcmp(routes[i].path, request->path) == 0 &&
+            strcmp(routes[i].method, request->method) == 0) {
             routes[i].handle(data, request, response);
             return;
         }
-        response->allow =
-            strcmp(routes[i].path, "/v1/console") == 0 ? "GET, POST" : routes[i].method;
-        snprintf(allow, sizeof(allow), "use %s", response->allow);
     }
-    if (response->allow)
-        server_refuse(response, 405, "method-not-allowed", allow);
-    else
+    if (list_methods(request->path, response->allow, sizeof(response->allow))) {
+        snprintf(message, sizeof(message), "use %s", response->allow);
+        server_refuse(response, 405, "method-not-allowed", message);
+    } else {
         server_refuse(response, 404, "not-found", "there is no such thing here; see docs/api.md");
+    }
 }

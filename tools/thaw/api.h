@@ -6,6 +6,9 @@
 #include "owner.h"
 #include "server.h"
 
+/* {"code":CODE,"message":MESSAGE} of an error. NULL if memory is short. */
+json_t *api_error_json(const struct thaw_error *error);
+
 /* A server_handle_fn; data is the owner. */
 void api_handle(void *data, const struct http_request *request, struct server_response *response);
 

@@ -3,6 +3,7 @@
  * Not here: what any option means (cmd_*.c) and the syntax of values (text.c). */
 #include "cli.h"
 #include "fail.h"
+#include "text.h"
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
@@ -216,6 +217,29 @@ int cli_operands(struct cli *cli, const char *what, char ***ret)
         return cli_usage(cli, "%s is missing", what);
     *ret = first;
     return (int)(end - first);
+}
+
+int cli_one_operand(struct cli *cli, const char *what, const char **ret)
+{
+    char **operands;
+    int count = cli_operands(cli, what, &operands);
+
+    if (count > 1)
+        return cli_usage(cli, "unexpected argument '%s'", operands[1]);
+    if (count == 1)
+        *ret = operands[0];
+    return count == 1 ? 0 : CLI_STOP;
+}
+
+int cli_take_name(struct cli *cli, const char *what, const char **ret)
+{
+    if (!text_is_name(cli->value))
+        return cli_usage(cli,
+            "'%s' is no %s: it takes 1 to 64 letters, digits, '.', '_' and '-', and begins with a "
+            "letter or digit",
+            cli->value, what);
+    *ret = cli->value;
+    return 0;
 }
 
 int cli_check_store(const char *dir, struct thaw_error *error)

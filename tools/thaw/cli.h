@@ -61,6 +61,13 @@ int cli_no_operand(struct cli *cli);
  * CLI_STOP. They are read first, so that options may follow them. *ret is borrowed from argv. */
 int cli_operands(struct cli *cli, const char *what, char ***ret);
 
+/* Takes cli->value as a name into *ret; `what` says of what. Returns 0 or CLI_STOP. */
+int cli_take_name(struct cli *cli, const char *what, const char **ret);
+
+/* All operands of commands that take exactly one and have only the common options. Returns 0 or
+ * CLI_STOP. */
+int cli_one_operand(struct cli *cli, const char *what, const char **ret);
+
 /* Handles --store and --json, which may also stand before the command's name. Returns how many
  * arguments it took, 0 if it is neither, negative if its argument is missing. */
 int cli_take_common(struct cli *cli, char **args);

@@ -186,6 +186,7 @@ int client_receive(int fd, int64_t deadline, json_t **ret_body, struct thaw_erro
 
 struct client_stream {
     http_parser parser;
+    const char *what;
     client_stream_fn take;
     void *data;
     bool complete, enough;
@@ -205,15 +206,16 @@ static int on_stream_complete(http_parser *parser)
     return 0;
 }
 
-int client_stream_new(
-    client_stream_fn take, void *data, struct client_stream **ret, struct thaw_error *error)
+int client_stream_new(const char *what, client_stream_fn take, void *data,
+    struct client_stream **ret, struct thaw_error *error)
 {
     struct client_stream *stream = calloc(1, sizeof(*stream));
 
     if (!stream)
-        return fail_errno(error, ENOMEM, "cannot follow the console");
+        return fail_errno(error, ENOMEM, "cannot follow %s", what);
     http_parser_init(&stream->parser, HTTP_RESPONSE);
     stream->parser.data = stream;
+    stream->what = what;
     stream->take = take;
     stream->data = data;
     *ret = stream;
@@ -223,6 +225,11 @@ int client_stream_new(
 void client_stream_free(struct client_stream *stream)
 {
     free(stream);
+}
+
+unsigned client_stream_status(const struct client_stream *stream)
+{
+    return stream->parser.status_code;
 }
 
 int client_stream_read(struct client_stream *stream, int fd, struct thaw_error *error)
@@ -235,15 +242,16 @@ int client_stream_read(struct client_stream *stream, int fd, struct thaw_error *
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return 1;
     if (n < 0)
-        return fail_errno(error, errno, "lost the VM's console");
+        return fail_errno(error, errno, "lost %s", stream->what);
     http_parser_execute(&stream->parser, &settings, buf, (size_t)n);
     if (stream->enough)
         return -ECANCELED;
     if (stream->complete)
         return 0;
     if (n == 0)
-        return fail_set(error, -ECONNRESET, "lost the VM's console: its process died");
+        return fail_set(error, -ECONNRESET, "lost %s: the VM's process died", stream->what);
     if (HTTP_PARSER_ERRNO(&stream->parser) != HPE_OK)
-        return fail_set(error, -EPROTO, "lost the VM's console: its process does not speak HTTP");
+        return fail_set(
+            error, -EPROTO, "lost %s: the VM's process does not speak HTTP", stream->what);
     return 1;
 }

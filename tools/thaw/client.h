@@ -28,9 +28,13 @@ int client_receive(int fd, int64_t deadline, json_t **ret_body, struct thaw_erro
 struct client_stream;
 typedef int (*client_stream_fn)(void *data, const char *bytes, size_t count); /* negative: enough */
 
-int client_stream_new(
-    client_stream_fn take, void *data, struct client_stream **ret, struct thaw_error *error);
+/* `what` it is, for messages, is borrowed: "the console". */
+int client_stream_new(const char *what, client_stream_fn take, void *data,
+    struct client_stream **ret, struct thaw_error *error);
 void client_stream_free(struct client_stream *stream);
+
+/* The HTTP status; 0 as long as it is not known. */
+unsigned client_stream_status(const struct client_stream *stream);
 
 /* Reads what fd has and hands the body's bytes on. 1: more may come. 0: the stream ended as it
  * should. Negative: it broke, or `take` had enough (-ECANCELED). */

@@ -182,7 +182,7 @@ static int attach(struct session *session, uint64_t tail, struct thaw_error *err
         rc = session->signal_fd = signals_open(error);
     }
     if (rc >= 0)
-        rc = client_stream_new(write_output, session, &session->stream, error);
+        rc = client_stream_new("the console", write_output, session, &session->stream, error);
     if (rc < 0)
         return rc;
     session->terminal = terminal_is_ours();

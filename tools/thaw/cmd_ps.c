@@ -4,6 +4,7 @@
 #include "client.h"
 #include "commands.h"
 #include "control.h"
+#include "table.h"
 #include "vm_json.h"
 #include <errno.h>
 #include <string.h>
@@ -72,15 +73,6 @@ static int collect(json_t *items, struct thaw_error *error)
     return 0;
 }
 
-enum {
-    COLUMNS = 8
-};
-
-struct row {
-    char cells[COLUMNS - 1][NAME_BYTES];
-    const char *detail;
-};
-
 /* What stands under DETAIL: why the VM is in its state, if there is more to say than the state. */
 static const char *detail_of(const json_t *vm)
 {
@@ -91,52 +83,32 @@ static const char *detail_of(const json_t *vm)
     return strcmp(reason, "none") == 0 || strcmp(reason, "request") == 0 ? "" : reason;
 }
 
-static void fill_row(struct row *row, const json_t *vm)
+static int add_row(struct table *table, const json_t *vm)
 {
-    char text[TEXT_BYTES];
+    char pid[TEXT_BYTES], cpus[TEXT_BYTES], mem[TEXT_BYTES], uptime[TEXT_BYTES];
+    const char *cells[] = {vm_json_get(vm, "name"), pid, vm_json_get(vm, "state"), cpus, mem,
+        uptime, vm_json_get(vm, "template"), vm_json_get(vm, "snapshot"), detail_of(vm)};
 
-    snprintf(row->cells[0], NAME_BYTES, "%s", vm_json_get(vm, "name"));
-    snprintf(row->cells[1], NAME_BYTES, "%u", (unsigned)vm_json_number(vm, "pid"));
-    snprintf(row->cells[2], NAME_BYTES, "%s", vm_json_get(vm, "state"));
-    snprintf(row->cells[3], NAME_BYTES, "%u", (unsigned)vm_json_number(vm, "cpus"));
-    text_format_size(vm_json_number(vm, "mem_bytes"), text);
-    snprintf(row->cells[4], NAME_BYTES, "%s", text);
-    text_format_duration(vm_json_number(vm, "uptime_ms") / 1000, text);
-    snprintf(row->cells[5], NAME_BYTES, "%s", text);
-    snprintf(row->cells[6], NAME_BYTES, "%s", vm_json_get(vm, "template"));
-    row->detail = detail_of(vm);
-}
-
-static void print_row(const struct row *row, const size_t *widths)
-{
-    for (size_t i = 0; i < COLUMNS - 1; i++) {
-        bool last = i == COLUMNS - 2 && !*row->detail;
-
-        printf("%-*s%s", last ? 0 : (int)widths[i], row->cells[i], last ? "" : "  ");
-    }
-    printf("%s\n", row->detail);
+    snprintf(pid, sizeof(pid), "%u", (unsigned)vm_json_number(vm, "pid"));
+    snprintf(cpus, sizeof(cpus), "%u", (unsigned)vm_json_number(vm, "cpus"));
+    text_format_size(vm_json_number(vm, "mem_bytes"), mem);
+    text_format_duration(vm_json_number(vm, "uptime_ms") / 1000, uptime);
+    return table_add(table, cells);
 }
 
 static int print_table(const json_t *items)
 {
-    static const struct row head = {
-        {"NAME", "PID", "STATE", "CPUS", "MEM", "UPTIME", "TEMPLATE"}, "DETAIL"};
-    size_t widths[COLUMNS - 1] = {0}, count = json_array_size(items);
-    struct row *rows = calloc(count + 1, sizeof(*rows));
+    static const char *const head[] = {
+        "NAME", "PID", "STATE", "CPUS", "MEM", "UPTIME", "TEMPLATE", "SNAPSHOT", "DETAIL"};
+    struct table *table = table_new(head, ARRAY_SIZE(head));
+    int rc = table ? 0 : -ENOMEM;
 
-    if (!rows)
-        return cli_error("out of memory");
-    rows[0] = head;
-    for (size_t i = 0; i < count; i++)
-        fill_row(rows + i + 1, json_array_get(items, i));
-    for (size_t i = 0; i <= count; i++) {
-        for (size_t k = 0; k < COLUMNS - 1; k++)
-            widths[k] = MAX(widths[k], strlen(rows[i].cells[k]));
-    }
-    for (size_t i = 0; i <= count; i++)
-        print_row(rows + i, widths);
-    free(rows);
-    return CLI_OK;
+    for (size_t i = 0; rc == 0 && i < json_array_size(items); i++)
+        rc = add_row(table, json_array_get(items, i));
+    if (rc == 0)
+        table_print(table);
+    table_free(table);
+    return rc < 0 ? cli_error("out of memory") : CLI_OK;
 }
 
 static int run_ps(struct cli *cli)
@@ -159,7 +131,8 @@ const struct cli_command cmd_ps = {
     .name = "ps",
     .operands = "",
     .summary = "List VMs, also those that ended by themselves",
-    .notes = "A VM that ended by itself stays in the list until its name is used again or\n"
+    .notes = "SNAPSHOT is what a restored VM came from.\n"
+             "A VM that ended by itself stays in the list until its name is used again or\n"
              "'thaw stop' removes it.",
     .run = run_ps,
 };

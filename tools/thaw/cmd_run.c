@@ -5,6 +5,7 @@
 #include "fail.h"
 #include "guests.h"
 #include "process.h"
+#include "storage.h"
 #include "text.h"
 #include <errno.h>
 #include <string.h>
@@ -40,7 +41,7 @@ struct run {
     struct vm_config config;
     char template_name[NAME_BYTES];
     bool detach;
-    char *owned[3 + THAW_DISKS_MAX]; /* strings of config */
+    char *owned[4 + THAW_DISKS_MAX]; /* strings of config */
     size_t owned_count;
 };
 
@@ -96,24 +97,13 @@ static int set_cpus(struct cli *cli, struct run *run)
     return 0;
 }
 
-static int set_name(struct cli *cli, const char *what, const char **ret)
-{
-    if (!text_is_name(cli->value))
-        return cli_usage(cli,
-            "'%s' is no %s: it takes 1 to 64 letters, digits, '.', '_' and '-', and begins with a "
-            "letter or digit",
-            cli->value, what);
-    *ret = cli->value;
-    return 0;
-}
-
 static int take_option(struct cli *cli, struct run *run, int option)
 {
     struct vm_config *config = &run->config;
 
     switch (option) {
     case OPTION_NAME:
-        return set_name(cli, "VM name", &config->name);
+        return cli_take_name(cli, "VM name", &config->name);
     case OPTION_GUEST:
         config->guest = cli->value;
         return 0;
@@ -133,7 +123,7 @@ static int take_option(struct cli *cli, struct run *run, int option)
     case OPTION_DISK:
         return add_disk(cli, run);
     case OPTION_TEMPLATE:
-        return set_name(cli, "template name", &config->template_name);
+        return cli_take_name(cli, "template name", &config->template_name);
     case OPTION_DETACH:
         run->detach = true;
         return 0;
@@ -169,14 +159,20 @@ static void make_absolute(struct run *run, const char **path)
     }
 }
 
-static int resolve(struct run *run, struct thaw_error *error)
+static int resolve(const struct cli *cli, struct run *run, struct thaw_error *error)
 {
     struct vm_config *config = &run->config;
+    char *store;
+    int rc = storage_path(cli->store, &store, error);
 
+    if (rc < 0)
+        return rc;
+    run->owned[run->owned_count++] = store;
+    config->store = store;
     if (config->guest) {
         char *path;
-        int rc = guests_find(config->guest, &path, error);
 
+        rc = guests_find(config->guest, &path, error);
         if (rc < 0)
             return rc;
         run->owned[run->owned_count++] = path;
@@ -214,7 +210,8 @@ static int run_run(struct cli *cli)
 
     if (parse(cli, &run) == CLI_STOP)
         status = cli->status;
-    else if ((cli->store && cli_check_store(cli->store, &error) < 0) || resolve(&run, &error) < 0)
+    else if ((cli->store && cli_check_store(cli->store, &error) < 0) ||
+             resolve(cli, &run, &error) < 0)
         status = cli_report(&error);
     else
         status = process_run(cli, &run.config, run.detach);

@@ -12,7 +12,14 @@
     X(pause)                                                                                       \
     X(resume)                                                                                      \
     X(stop)                                                                                        \
-    X(console)
+    X(console)                                                                                     \
+    X(snapshot)                                                                                    \
+    X(restore)                                                                                     \
+    X(ls)                                                                                          \
+    X(inspect)                                                                                     \
+    X(verify)                                                                                      \
+    X(flatten)                                                                                     \
+    X(rm)
 
 #define COMMAND_DECLARE(name) extern const struct cli_command cmd_##name;
 COMMANDS(COMMAND_DECLARE)

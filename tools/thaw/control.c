@@ -91,8 +91,14 @@ int control_set_state(
     return rc;
 }
 
-/* Waits until the process is gone. */
-static int wait_gone(int pid_fd, const struct runtime_entry *entry, struct thaw_error *error)
+int control_open_process(int fd)
+{
+    pid_t pid = client_peer(fd);
+
+    return pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+}
+
+int control_wait_gone(int pid_fd, const struct runtime_entry *entry, struct thaw_error *error)
 {
     int64_t deadline = now_ms() + CONTROL_ANSWER_MS;
 
@@ -123,18 +129,14 @@ static int remove_record(struct runtime_entry *entry, json_t **ret_vm, struct th
 static int stop_connected(
     int fd, const struct runtime_entry *entry, json_t **ret_vm, struct thaw_error *error)
 {
-    _cleanup_close_ int pid_fd = -1;
+    _cleanup_close_ int pid_fd = control_open_process(fd);
     _cleanup_json_ json_t *vm = NULL;
-    pid_t pid = client_peer(fd);
-    int rc;
+    int rc = request_state(fd, entry->name, THAW_VM_STOPPED, &vm, error);
 
-    if (pid > 0)
-        pid_fd = (int)syscall(SYS_pidfd_open, pid, 0);
-    rc = request_state(fd, entry->name, THAW_VM_STOPPED, &vm, error);
     if (rc == -ETIMEDOUT || rc == -EIO || rc == THAW_ESTATE)
         return rc;
     /* Without an answer it is about to end already: by itself or because of somebody else. */
-    if (wait_gone(pid_fd, entry, error) < 0)
+    if (control_wait_gone(pid_fd, entry, error) < 0)
         return -ETIMEDOUT;
     if (rc < 0)
         rc = runtime_remove(entry->name, error);

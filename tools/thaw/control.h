@@ -20,6 +20,12 @@ int control_set_state(
 /* Stops a VM and waits until its process is gone; of one that has ended, removes the record. */
 int control_stop(const char *name, json_t **ret_vm, struct thaw_error *error);
 
+/* A descriptor of the process at the other end of a connection, or -1. */
+int control_open_process(int fd);
+
+/* Waits until the VM's process is gone. */
+int control_wait_gone(int pid_fd, const struct runtime_entry *entry, struct thaw_error *error);
+
 /* The VM that a dead process left, as it is to be shown. Borrowed from the entry. */
 json_t *control_last_words(struct runtime_entry *entry);
 

@@ -8,7 +8,7 @@
 #include <stddef.h>
 
 #define HTTP_HEADER_MAX_BYTES 8192u
-#define HTTP_BODY_MAX_BYTES   65536u
+#define HTTP_BODY_MAX_BYTES   98304u
 #define HTTP_TARGET_MAX_BYTES 1024u
 
 struct http_request {

@@ -3,24 +3,29 @@
  * Not here: the terminal (foreground.c) and going into the background (cmd_run.c). */
 #include "owner.h"
 #include "api.h"
+#include "capture.h"
 #include "fail.h"
 #include "runtime.h"
 #include "server.h"
 #include "signals.h"
+#include "storage.h"
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
-#define CONSOLE_PAUSE_MS 5    /* output is collected for so long between two looks at it */
-#define FINISH_MS        1000 /* for readers to take the rest of the output */
+#define CONSOLE_PAUSE_MS  5    /* output is collected for so long between two looks at it */
+#define FINISH_MS         1000 /* for readers to take the rest of the output */
+#define DEFAULT_NAMES_MAX 9999
 
 struct owner {
-    const struct vm_config *config;
+    struct vm_config config;
+    thaw_snapshot_list *snapshot; /* the one that the VM is restored from; else NULL */
     struct runtime_slot slot;
     struct loop loop;
     struct console *console;
     struct server *server;
+    struct capture capture;
     thaw_env *env;
     thaw_vm *vm;
     struct loop_source vm_source, console_source, signal_source;
@@ -31,6 +36,11 @@ struct owner {
     enum thaw_vm_reason reason; /* as recorded */
     bool ended;
 };
+
+const char *owner_name(const struct owner *owner)
+{
+    return owner->config.name;
+}
 
 struct loop *owner_loop(struct owner *owner)
 {
@@ -60,7 +70,7 @@ json_t *owner_describe(struct owner *owner)
     struct thaw_vm_info info;
 
     owner_get_info(owner, &info);
-    return vm_json_new(owner->config, &info, &times);
+    return vm_json_new(&owner->config, &info, &times);
 }
 
 static int write_record(struct owner *owner, struct thaw_error *error)
@@ -87,6 +97,8 @@ static void note_state(struct owner *owner)
         owner->ended = true;
         owner->stopped_ms = now_ms();
         clock_gettime(CLOCK_REALTIME, &owner->stopped);
+        if (!owner->capture.kill)
+            capture_cancel(&owner->capture);
     }
     write_record(owner, NULL);
 }
@@ -95,6 +107,8 @@ int owner_set_state(struct owner *owner, enum thaw_vm_state state, struct thaw_e
 {
     int rc;
 
+    if (state == THAW_VM_STOPPED)
+        capture_cancel(&owner->capture);
     if (state == THAW_VM_PAUSED)
         rc = thaw_vm_pause(owner->vm, error);
     else if (state == THAW_VM_RUNNING)
@@ -108,6 +122,25 @@ int owner_set_state(struct owner *owner, enum thaw_vm_state state, struct thaw_e
 int owner_input(struct owner *owner, const char *bytes, size_t count, struct thaw_error *error)
 {
     return thaw_vm_console_input(owner->vm, bytes, count, error);
+}
+
+int owner_snapshot(struct owner *owner, const char *store,
+    const struct thaw_snapshot_options *options, struct server_stream *ret,
+    struct thaw_error *error)
+{
+    struct thaw_snapshot_options full = *options;
+
+    if (!full.template_name)
+        full.template_name = owner->config.template_name;
+    return capture_begin(&owner->capture, store ? store : owner->config.store, &full, ret, error);
+}
+
+bool owner_cancel_snapshot(struct owner *owner)
+{
+    bool running = capture_is_running(&owner->capture);
+
+    capture_cancel(&owner->capture);
+    return running;
 }
 
 static void vm_ready(void *data, uint32_t events)
@@ -137,6 +170,13 @@ static void console_ready(void *data, uint32_t events)
     (void)events;
     loop_unwatch(&owner->loop, &owner->console_source);
     owner->console_ms = now_ms() + CONSOLE_PAUSE_MS;
+}
+
+static void capture_changed(void *data)
+{
+    struct owner *owner = data;
+
+    server_advance_streams(owner->server);
 }
 
 static void deliver_console(struct owner *owner)
@@ -169,10 +209,16 @@ static void log_line(void *data, enum thaw_log_level level, const char *message)
         fprintf(stderr, "thaw: %s\n", message);
 }
 
-static int make_vm(struct owner *owner, struct thaw_error *error)
+static int make_env(struct owner *owner, struct thaw_error *error)
 {
-    const struct vm_config *config = owner->config;
-    struct thaw_env_options env_options = {.size = sizeof(env_options), .log = log_line};
+    struct thaw_env_options options = {.size = sizeof(options), .log = log_line};
+
+    return thaw_env_new(&options, &owner->env, error);
+}
+
+static int boot(struct owner *owner, struct thaw_error *error)
+{
+    const struct vm_config *config = &owner->config;
     struct thaw_disk_options disks[THAW_DISKS_MAX];
     struct thaw_vm_options options = {
         .size = sizeof(options),
@@ -187,7 +233,6 @@ static int make_vm(struct owner *owner, struct thaw_error *error)
         .console = console_write,
         .console_data = owner->console,
     };
-    int rc;
 
     for (size_t i = 0; i < config->disk_count; i++)
         disks[i] = (struct thaw_disk_options){
@@ -195,18 +240,88 @@ static int make_vm(struct owner *owner, struct thaw_error *error)
             .path = config->disks[i].path,
             .flags = config->disks[i].read_only ? THAW_DISK_READ_ONLY : 0,
         };
-    rc = thaw_env_new(&env_options, &owner->env, error);
+    return thaw_vm_new(owner->env, &options, &owner->vm, error);
+}
+
+/* Finds the snapshot, and takes over what it says of the VM. */
+static int find_snapshot(struct owner *owner, thaw_store *store, struct thaw_error *error)
+{
+    struct vm_config *config = &owner->config;
+    const struct thaw_snapshot_info *info;
+    int rc = thaw_store_find(store, config->restore->ref, &owner->snapshot, error);
+
+    if (rc < 0)
+        return rc;
+    info = thaw_snapshot_list_get(owner->snapshot, 0);
+    config->snapshot_id = info->id;
+    config->snapshot_name = info->name;
+    config->template_name = info->template_name;
+    config->cpus = info->vcpu_count;
+    config->mem_bytes = info->mem_bytes;
+    config->disk_count = MIN(info->disk_count, (uint32_t)THAW_DISKS_MAX);
+    for (size_t i = 0; i < config->restore->disk_count; i++) {
+        uint32_t index = config->restore->disks[i].index;
+
+        if (index >= config->disk_count)
+            return fail_set(error, -EINVAL, "snapshot '%s' has no disk %u: it has %u",
+                config->restore->ref, index, info->disk_count);
+        config->disks[index].path = config->restore->disks[i].path;
+    }
+    return 0;
+}
+
+static int restore(struct owner *owner, thaw_store *store, struct thaw_error *error)
+{
+    const struct vm_restore *from = owner->config.restore;
+    struct thaw_disk_override disks[THAW_DISKS_MAX];
+    struct thaw_restore_options options = {
+        .size = sizeof(options),
+        .name = owner->config.name,
+        .mode = from->mode,
+        .clock = from->clock,
+        .flags = from->flags,
+        .disks = disks,
+        .disk_count = from->disk_count,
+        .console = console_write,
+        .console_data = owner->console,
+    };
+
+    for (size_t i = 0; i < from->disk_count; i++)
+        disks[i] = (struct thaw_disk_override){
+            .size = sizeof(disks[i]),
+            .index = from->disks[i].index,
+            .path = from->disks[i].path,
+        };
+    /* By its id: the name may be another snapshot's by now. */
+    return thaw_restore(owner->env, store, owner->config.snapshot_id, &options, &owner->vm, error);
+}
+
+/* A VM without a name of its own gets the snapshot's, with a number where that is taken. */
+static int claim_name(struct owner *owner, struct thaw_error *error)
+{
+    struct vm_config *config = &owner->config;
+    char name[NAME_BYTES], suffix[16] = "";
+    int rc;
+
+    if (config->name)
+        return runtime_claim(config->name, &owner->slot, error);
+    for (unsigned i = 2;; i++) {
+        snprintf(name, sizeof(name), "%.*s%s", (int)(NAME_BYTES - 1 - strlen(suffix)),
+            *config->snapshot_name ? config->snapshot_name : "vm", suffix);
+        rc = runtime_claim(name, &owner->slot, error);
+        if (rc != -EBUSY || i > DEFAULT_NAMES_MAX)
+            break;
+        snprintf(suffix, sizeof(suffix), "-%u", i);
+    }
     if (rc == 0)
-        rc = thaw_vm_new(owner->env, &options, &owner->vm, error);
+        config->name = owner->slot.name;
     return rc;
 }
 
-static int set_up(struct owner *owner, struct thaw_error *error)
+static int attach(struct owner *owner, struct thaw_error *error)
 {
-    int rc = runtime_claim(owner->config->name, &owner->slot, error);
+    int rc = loop_open(&owner->loop, error);
 
-    if (rc == 0)
-        rc = loop_open(&owner->loop, error);
     if (rc == 0)
         rc = watch_signals(owner, error);
     if (rc == 0)
@@ -215,14 +330,42 @@ static int set_up(struct owner *owner, struct thaw_error *error)
         rc = watch(
             owner, &owner->console_source, console_event_fd(owner->console), console_ready, error);
     if (rc == 0)
-        rc = make_vm(owner, error);
-    if (rc == 0)
-        rc = watch(owner, &owner->vm_source, thaw_vm_event_fd(owner->vm), vm_ready, error);
+        rc = make_env(owner, error);
+    return rc;
+}
+
+static int start(struct owner *owner, struct thaw_error *error)
+{
+    const struct vm_restore *from = owner->config.restore;
+    int rc = watch(owner, &owner->vm_source, thaw_vm_event_fd(owner->vm), vm_ready, error);
+
+    owner->capture = (struct capture){
+        .loop = &owner->loop, .vm = owner->vm, .changed = capture_changed, .data = owner};
     if (rc == 0)
         rc = server_open(
             &owner->loop, owner->slot.socket_path, api_handle, owner, &owner->server, error);
+    if (rc < 0 || (from && from->paused))
+        return rc;
+    return from ? thaw_vm_resume(owner->vm, error) : thaw_vm_start(owner->vm, error);
+}
+
+static int set_up(struct owner *owner, struct thaw_error *error)
+{
+    thaw_store *store = NULL;
+    bool restored = owner->config.restore != NULL;
+    int rc = restored ? storage_open_path(owner->config.store, false, &store, error) : 0;
+
+    if (rc == 0 && restored)
+        rc = find_snapshot(owner, store, error);
     if (rc == 0)
-        rc = thaw_vm_start(owner->vm, error);
+        rc = claim_name(owner, error);
+    if (rc == 0)
+        rc = attach(owner, error);
+    if (rc == 0)
+        rc = restored ? restore(owner, store, error) : boot(owner, error);
+    if (rc == 0)
+        rc = start(owner, error);
+    thaw_store_close(store);
     return rc;
 }
 
@@ -232,8 +375,8 @@ int owner_open(const struct vm_config *config, struct owner **ret, struct thaw_e
     int rc;
 
     if (!owner)
-        return fail_errno(error, ENOMEM, "cannot make VM '%s'", config->name);
-    owner->config = config;
+        return fail_errno(error, ENOMEM, "cannot make a VM");
+    owner->config = *config;
     owner->slot = (struct runtime_slot){.root_fd = -1, .dir_fd = -1, .lock_fd = -1};
     owner->loop.epoll_fd = -1;
     owner->signal_source.fd = -1;
@@ -262,8 +405,10 @@ void owner_close(struct owner *owner)
     if (owner->started_ms && !owner->ended)
         owner_set_state(owner, THAW_VM_STOPPED, NULL);
     server_close(owner->server);
+    capture_fini(&owner->capture);
     thaw_vm_free(owner->vm);
     thaw_env_free(owner->env);
+    thaw_snapshot_list_free(owner->snapshot);
     loop_unwatch(&owner->loop, &owner->console_source);
     console_close(owner->console);
     cleanup_close(&owner->signal_source.fd);
@@ -296,7 +441,7 @@ static int take_console(struct owner *owner)
     return -1;
 }
 
-/* Gives readers a moment to take what there is. */
+/* Waits for a snapshot that is being taken, and gives readers a moment to take what there is. */
 static void finish(struct owner *owner, owner_turn_fn turn, void *data)
 {
     int64_t deadline = now_ms() + FINISH_MS;
@@ -307,8 +452,11 @@ static void finish(struct owner *owner, owner_turn_fn turn, void *data)
     console_flush_log(owner->console);
     while (now_ms() < deadline) {
         int wait = turn ? turn(data, true) : 0;
+        bool running = capture_is_running(&owner->capture);
 
-        if (server_finish(owner->server) && wait == 0)
+        if (running)
+            deadline = now_ms() + FINISH_MS;
+        if (server_finish(owner->server) && wait == 0 && !running)
             break;
         loop_turn(&owner->loop, 10);
     }

@@ -8,6 +8,7 @@
 
 #include "console.h"
 #include "loop.h"
+#include "server.h"
 #include "vm_json.h"
 
 struct owner;
@@ -16,9 +17,9 @@ struct owner;
  * something. `last` is true when the VM has ended: 0 then means that all is done. */
 typedef int (*owner_turn_fn)(void *data, bool last);
 
-/* Claims the name, makes the VM, opens its control socket and starts it. `config` and its strings
- * are borrowed until owner_close. The caller has blocked the signals that it wants handled by
- * owner_run. */
+/* Claims the name, boots or restores the VM, opens its control socket and starts it. `config` is
+ * copied; its strings are borrowed until owner_close. The caller has blocked the signals that it
+ * wants handled by owner_run. */
 int owner_open(const struct vm_config *config, struct owner **ret, struct thaw_error *error);
 
 /* Stops the VM if need be, and gives the name back. The record stays if the VM ended by itself.
@@ -28,6 +29,7 @@ void owner_close(struct owner *owner);
 /* Runs until the VM has ended. SIGINT, SIGTERM, SIGHUP and SIGQUIT stop it. turn may be NULL. */
 void owner_run(struct owner *owner, owner_turn_fn turn, void *data);
 
+const char *owner_name(const struct owner *owner); /* the VM's */
 struct loop *owner_loop(struct owner *owner);
 struct console *owner_console(struct owner *owner);
 void owner_get_info(struct owner *owner, struct thaw_vm_info *ret);
@@ -37,6 +39,15 @@ json_t *owner_describe(struct owner *owner);
 
 /* Pauses, resumes or stops. The VM's record is up to date afterwards. */
 int owner_set_state(struct owner *owner, enum thaw_vm_state state, struct thaw_error *error);
+
+/* Starts to take a snapshot, into `store` (an absolute path) or, if that is NULL, the VM's own;
+ * *ret follows it. What options do not say is as the VM was made with. */
+int owner_snapshot(struct owner *owner, const char *store,
+    const struct thaw_snapshot_options *options, struct server_stream *ret,
+    struct thaw_error *error);
+
+/* False: none is being taken. */
+bool owner_cancel_snapshot(struct owner *owner);
 
 /* Offers input to the guest's serial port; returns how many bytes were taken. */
 int owner_input(struct owner *owner, const char *bytes, size_t count, struct thaw_error *error);

@@ -5,19 +5,20 @@
 #include "foreground.h"
 #include "owner.h"
 #include "signals.h"
+#include "text.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/wait.h>
 
 /* The exit status of a VM that ran in the foreground; says why if it is not 0. */
-static int judge(const struct vm_config *config, const struct thaw_vm_info *info)
+static int judge(const char *name, const struct thaw_vm_info *info)
 {
     if (info->state == THAW_VM_FAILED)
-        return cli_error("VM '%s' failed: %s%s%s", config->name, thaw_vm_reason_name(info->reason),
+        return cli_error("VM '%s' failed: %s%s%s", name, thaw_vm_reason_name(info->reason),
             *info->detail ? ": " : "", info->detail);
     if (info->reason == THAW_REASON_EXIT && info->exit_status != 0)
-        return cli_error("VM '%s' ended with exit status %u", config->name, info->exit_status);
+        return cli_error("VM '%s' ended with exit status %u", name, info->exit_status);
     return CLI_OK;
 }
 
@@ -27,6 +28,7 @@ static int run_foreground(const struct cli *cli, const struct vm_config *config)
     struct thaw_error error = {0};
     struct thaw_vm_info info;
     struct owner *owner;
+    char name[NAME_BYTES];
     json_t *vm = NULL;
 
     signals_block();
@@ -39,12 +41,13 @@ static int run_foreground(const struct cli *cli, const struct vm_config *config)
     owner_run(owner, foreground_turn, foreground);
     foreground_close(foreground);
     owner_get_info(owner, &info);
+    snprintf(name, sizeof(name), "%s", owner_name(owner));
     if (cli->json)
         vm = owner_describe(owner);
     owner_close(owner);
     if (vm)
         cli_print_json(vm);
-    return judge(config, &info);
+    return judge(name, &info);
 }
 
 static void tell(int fd, char first, const char *text)
@@ -147,7 +150,7 @@ static int run_detached(const struct cli *cli, const struct vm_config *config)
     waitpid(pid, NULL, 0);
     if (report[0] == '-')
         return cli_error("%s", report + 1);
-    return cli_error("VM '%s' failed: its process died while it was starting", config->name);
+    return cli_error("the VM's process died while it was starting");
 }
 
 int process_run(const struct cli *cli, const struct vm_config *config, bool detach)

@@ -101,9 +101,8 @@ static void put_response(struct conn *conn, const struct server_response *respon
     char header[512];
     int count = snprintf(header, sizeof(header),
         "HTTP/1.1 %d %s\r\nContent-Type: %s\r\n%s%s%sConnection: %s\r\n", response->status,
-        http_reason(response->status), response->type, response->allow ? "Allow: " : "",
-        response->allow ? response->allow : "", response->allow ? "\r\n" : "",
-        conn->closing ? "close" : "keep-alive");
+        http_reason(response->status), response->type, *response->allow ? "Allow: " : "",
+        response->allow, *response->allow ? "\r\n" : "", conn->closing ? "close" : "keep-alive");
 
     put(conn, header, (size_t)count);
     if (!response->stream.next)

@@ -30,9 +30,9 @@ struct server_stream {
 
 struct server_response {
     int status;
-    const char *type;  /* of the content */
-    const char *allow; /* the methods that would do, with status 405 */
-    char *body;        /* allocated; the server frees it */
+    const char *type; /* of the content */
+    char allow[32];   /* the methods that would do, with status 405 */
+    char *body;       /* allocated; the server frees it */
     size_t body_count;
     struct server_stream stream; /* instead of a body, if it has `next` */
 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Role: parse and format names, sizes, numbers and durations.
+/* Role: parse and format names, sizes, numbers, durations and times.
  * Not here: what is a sensible value for an option (cmd_*.c). */
 #include "text.h"
 #include <errno.h>
@@ -132,6 +132,16 @@ void text_format_duration(uint64_t seconds, char ret[TEXT_BYTES])
         snprintf(ret, TEXT_BYTES, "%" PRIu64 "h%02um", hours, (unsigned)(minutes % 60));
     else
         snprintf(ret, TEXT_BYTES, "%" PRIu64 "d%02uh", days % 1000000, (unsigned)(hours % 24));
+}
+
+void text_format_time(const struct timespec *time, char ret[TIME_BYTES])
+{
+    char date[32] = "";
+    struct tm tm;
+
+    if (gmtime_r(&time->tv_sec, &tm))
+        strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(ret, TIME_BYTES, "%s.%03dZ", date, (int)(time->tv_nsec / 1000000));
 }
 
 const char *text_query_value(const char *query, const char *key, size_t *ret_count)

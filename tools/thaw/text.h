@@ -6,9 +6,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #define NAME_BYTES 65 /* the longest name and its NUL */
 #define TEXT_BYTES 24 /* of a formatted size or duration */
+#define TIME_BYTES 64 /* of a formatted time */
 
 /* A name is [A-Za-z0-9][A-Za-z0-9._-]{0,63}. */
 bool text_is_name(const char *text);
@@ -28,6 +30,9 @@ void text_format_size(uint64_t bytes, char ret[TEXT_BYTES]);
 
 /* "42s", "3m07s", "5h02m", "12d04h". */
 void text_format_duration(uint64_t seconds, char ret[TEXT_BYTES]);
+
+/* RFC 3339 in UTC with milliseconds: "2026-01-31T12:00:00.000Z". */
+void text_format_time(const struct timespec *time, char ret[TIME_BYTES]);
 
 /* Finds key=value in an URL's query. Returns the value's first byte and its length, or NULL. */
 const char *text_query_value(const char *query, const char *key, size_t *ret_count);

@@ -2,6 +2,7 @@
 /* Role: the JSON form of a VM.
  * Not here: where it comes from or goes to (owner.c, runtime.c, cmd_*.c). */
 #include "vm_json.h"
+#include "text.h"
 #include <string.h>
 
 json_t *vm_json_text(const char *text)
@@ -30,13 +31,11 @@ static json_t *text_or_null(const char *text)
 
 static json_t *time_or_null(const struct timespec *ts, bool present)
 {
-    char date[32], text[48];
-    struct tm tm;
+    char text[TIME_BYTES];
 
-    if (!present || !gmtime_r(&ts->tv_sec, &tm))
+    if (!present)
         return json_null();
-    strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &tm);
-    snprintf(text, sizeof(text), "%s.%03dZ", date, (int)(ts->tv_nsec / 1000000));
+    text_format_time(ts, text);
     return json_string(text);
 }
 
@@ -46,8 +45,8 @@ static json_t *disks_json(const struct vm_config *config)
 
     for (size_t i = 0; i < config->disk_count; i++)
         json_array_append_new(
-            disks, json_pack("{s:o, s:b}", "path", vm_json_text(config->disks[i].path), "read_only",
-                       config->disks[i].read_only));
+            disks, json_pack("{s:o, s:o}", "path", text_or_null(config->disks[i].path), "read_only",
+                       config->restore ? json_null() : json_boolean(config->disks[i].read_only)));
     return disks;
 }
 
@@ -58,17 +57,19 @@ json_t *vm_json_new(
         info->reason == THAW_REASON_EXIT ? json_integer(info->exit_status) : json_null();
 
     return json_pack("{s:o, s:i, s:s, s:s, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
-                     "s:o, s:I, s:I, s:I, s:I}",
+                     "s:o, s:o, s:o, s:I, s:I, s:I, s:I}",
         "name", vm_json_text(config->name), "pid", (int)getpid(), "state",
         thaw_vm_state_name(info->state), "reason", thaw_vm_reason_name(info->reason), "detail",
         vm_json_text(info->detail), "exit_status", exit_status, "cpus", (json_int_t)config->cpus,
         "mem_bytes", (json_int_t)config->mem_bytes, "disks", disks_json(config), "template",
         vm_json_text(config->template_name), "guest", text_or_null(config->guest), "kernel",
-        vm_json_text(config->kernel), "initrd", text_or_null(config->initrd), "cmdline",
-        vm_json_text(config->cmdline), "started_at", time_or_null(&times->started, true),
-        "ended_at", time_or_null(&times->stopped, times->ended), "uptime_ms",
-        (json_int_t)times->uptime_ms, "exits", (json_int_t)info->exits, "mark",
-        (json_int_t)info->mark, "marks", (json_int_t)info->mark_count);
+        text_or_null(config->kernel), "initrd", text_or_null(config->initrd), "cmdline",
+        text_or_null(config->cmdline), "snapshot", text_or_null(config->snapshot_name),
+        "snapshot_id", text_or_null(config->snapshot_id), "started_at",
+        time_or_null(&times->started, true), "ended_at",
+        time_or_null(&times->stopped, times->ended), "uptime_ms", (json_int_t)times->uptime_ms,
+        "exits", (json_int_t)info->exits, "mark", (json_int_t)info->mark, "marks",
+        (json_int_t)info->mark_count);
 }
 
 const char *vm_json_get(const json_t *vm, const char *key)

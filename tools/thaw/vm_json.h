@@ -5,21 +5,40 @@
 #define TOOLS_VM_JSON_H
 
 #include "util.h"
-#include <thaw/vm.h>
+#include <thaw/snapshot.h>
 
-/* What a VM was made from; strings are owned by whoever made the struct. */
+/* What a VM is restored from, and how. */
+struct vm_restore {
+    const char *ref; /* see thaw/store.h */
+    enum thaw_restore_mode mode;
+    enum thaw_clock clock;
+    uint32_t flags; /* THAW_RESTORE_* */
+    bool paused;    /* leave it paused */
+    struct vm_disk_override {
+        uint32_t index;
+        const char *path;
+    } disks[THAW_DISKS_MAX];
+    size_t disk_count;
+};
+
+/* What a VM was made from; strings are owned by whoever made the struct. Of a VM that is restored
+ * only name, store and restore are given: the owner takes the rest from the snapshot, and what that
+ * does not say is NULL. */
 struct vm_config {
-    const char *name;
-    const char *guest; /* NULL: kernel was given */
+    const char *name;                 /* NULL: restored, and named after the snapshot */
+    const char *store;                /* where its snapshots go: an absolute path */
+    const struct vm_restore *restore; /* NULL: booted */
+    const char *guest;                /* NULL: kernel was given */
     const char *kernel;
     const char *initrd; /* NULL: none */
     const char *cmdline;
     const char *template_name;
+    const char *snapshot_id, *snapshot_name; /* NULL: booted */
     uint32_t cpus;
     uint64_t mem_bytes;
     struct vm_disk {
         const char *path;
-        bool read_only;
+        bool read_only; /* of a booted one */
     } disks[THAW_DISKS_MAX];
     size_t disk_count;
 };
