@@ -34,7 +34,7 @@ struct fill_scratch {
 struct image {
     atomic_uint references;
     uint64_t bytes;
-    int fd;                   /* the memfd */
+    int fd;                      /* the memfd */
     void (*release)(void *data); /* as in image_options */
     void *release_data;
     struct page_index *index; /* NULL: adopted */

@@ -1,23 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// Makes a VM from a stored snapshot: the order of it. Memory, disks and state are each elsewhere's.
+// Makes a VM from an opened snapshot: the order of it. Memory, disks and state are each
+// elsewhere's.
 
-#include "contents.h"
 #include "disk_source.h"
-#include "image.h"
 #include "lineage.h"
+#include "opened.h"
 #include "options.h"
-#include "vm_state.h"
+#include "pool.h"
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <thaw/snapshot.h>
 
 struct restore {
-    struct thaw_env *env;
+    struct thaw_image *image;
     struct thaw_restore_options opt;
-    struct contents *contents;
-    struct vm_state *state;
     struct thaw_vm *vm;
 };
 
@@ -30,7 +27,7 @@ struct base_override {
 /* --- Memory ----------------------------------------------------------------------------------- */
 
 struct clone_memory {
-    struct image *image;
+    struct thaw_image *image;
     struct image_clone *clone;
 };
 
@@ -38,7 +35,7 @@ static void free_memory(void *data)
 {
     struct clone_memory *memory = data;
     image_detach(memory->clone);
-    image_unref(memory->image);
+    thaw_image_close(memory->image);
     free(memory);
 }
 
@@ -47,50 +44,17 @@ static void on_bad_memory(void *data, const char *detail)
     vm_fail(data, THAW_REASON_MEMORY, detail);
 }
 
-static void release_contents(void *data)
-{
-    contents_unref(data);
-}
-
-static int open_image(struct restore *restore, struct image **ret, struct thaw_error *error)
-{
-    const struct contents_space *ram = &restore->contents->spaces[SPACE_NUMBER_RAM];
-    const struct image_options options = {
-        .userfaultfd_fd = restore->env->userfaultfd_fd,
-        .release = release_contents,
-        .release_data = restore->contents,
-    };
-    int r = image_new(ram->index, ram->packs, &options, ret, error);
-    if (r == 0)
-        contents_ref(restore->contents);
-    return r;
-}
-
-static int attach_memory(
-    struct restore *restore, struct clone_memory *memory, struct thaw_error *error)
-{
-    bool eager = restore->opt.mode == THAW_RESTORE_EAGER;
-    const struct image_fill_options fill = {0};
-    int r = open_image(restore, &memory->image, error);
-    if (r == 0 && eager)
-        r = image_fill_all(memory->image, &fill, error);
-    if (r == 0)
-        r = image_attach(
-            memory->image, &restore->vm->mem, on_bad_memory, restore->vm, &memory->clone, error);
-    if (r == 0 && !eager)
-        r = image_read_ahead(memory->image, error);
-    return r;
-}
-
 static int restore_memory(
     struct restore *restore, struct lineage *lineage, struct thaw_error *error)
 {
     struct clone_memory *memory = calloc(1, sizeof(*memory));
     if (!memory)
         return error_errno(error, ENOMEM, "restoring memory");
+    memory->image = opened_ref(restore->image);
     lineage->memory = memory;
     lineage->memory_free = free_memory;
-    return attach_memory(restore, memory, error);
+    return image_attach(
+        restore->image->ram, &restore->vm->mem, on_bad_memory, restore->vm, &memory->clone, error);
 }
 
 /* --- Disks ------------------------------------------------------------------------------------ */
@@ -116,7 +80,7 @@ static int check_overrides(const struct restore *restore, struct thaw_error *err
         int r = options_read(&disk, sizeof(disk), at, "struct thaw_disk_override", error);
         if (r < 0)
             return r;
-        if (disk.index >= restore->state->machine.disk_count)
+        if (disk.index >= restore->image->state->machine.disk_count)
             return error_set(error, -EINVAL, "the snapshot has no disk %u", disk.index);
         if (!disk.path && disk.fd <= 0)
             return error_set(error, -EINVAL, "disk %u: neither path nor fd is set", disk.index);
@@ -148,7 +112,7 @@ static int check_base(const struct manifest_disk *disk, const struct base_overri
 static int open_layers(struct restore *restore, unsigned index, struct disk_layer **ret,
     uint64_t *ret_bytes, struct thaw_error *error)
 {
-    const struct manifest_disk *disk = &restore->contents->snapshot->manifest.disks[index];
+    const struct manifest_disk *disk = &restore->image->contents->snapshot->manifest.disks[index];
     struct base_override other = find_override(&restore->opt, index);
     const char *path = other.path ? other.path : disk->base_path;
     struct disk_layer *base;
@@ -160,7 +124,7 @@ static int open_layers(struct restore *restore, unsigned index, struct disk_laye
         return r;
     r = check_base(disk, &other, *ret_bytes, index, error);
     if (r == 0)
-        r = disk_source_new(restore->contents, index, base, ret, error);
+        r = disk_source_new(restore->image->contents, index, base, ret, error);
     if (r < 0)
         disk_layer_free_stack(base);
     return r;
@@ -170,7 +134,7 @@ static int open_disk(
     void *data, struct io *io, unsigned index, struct disk **ret, struct thaw_error *error)
 {
     struct restore *restore = data;
-    const struct manifest_disk *disk = &restore->contents->snapshot->manifest.disks[index];
+    const struct manifest_disk *disk = &restore->image->contents->snapshot->manifest.disks[index];
     struct base_override other = find_override(&restore->opt, index);
     struct disk_layer *layers;
     struct disk_overlay *overlay = NULL;
@@ -179,7 +143,7 @@ static int open_disk(
     if (r < 0)
         return r;
     if (!disk->read_only)
-        r = disk_overlay_new(restore->env->overlay_dir, bytes, &overlay, error);
+        r = disk_overlay_new(restore->image->env->overlay_dir, bytes, &overlay, error);
     if (r == 0)
         r = disk_new(io, layers, overlay, bytes, ret, error);
     if (r < 0) {
@@ -202,19 +166,23 @@ static int open_disk(
 
 static int check_host(const struct restore *restore, struct thaw_error *error)
 {
-    const struct manifest *manifest = &restore->contents->snapshot->manifest;
-    const struct vcpu_state *vcpu = &restore->state->vcpus[0];
+    const struct manifest *manifest = &restore->image->contents->snapshot->manifest;
+    const struct vcpu_state *vcpu = &restore->image->state->vcpus[0];
     char missing[THAW_ERROR_MESSAGE_BYTES - 96] = "";
+    if (atomic_load(&restore->image->host_checked))
+        return 0;
     struct cpu_x86_cpuid *host _cleanup_free_ = malloc(sizeof(*host));
     if (!host)
         return error_errno(error, ENOMEM, "allocating CPUID tables");
-    int r = cpu_x86_effective(restore->vm->vcpus[0].fd, restore->env->cpuid, host, error);
+    int r = cpu_x86_effective(restore->vm->vcpus[0].fd, restore->image->env->cpuid, host, error);
     if (r < 0)
         return r;
     if (strcmp(manifest->kvm_backend, kvm_backend()) != 0)
         snprintf(missing, sizeof(missing), "KVM backend %s (this is %s)", manifest->kvm_backend,
             kvm_backend());
     cpu_x86_list_missing(host, vcpu->cpuid, vcpu->cpuid_count, missing, sizeof(missing));
+    if (!missing[0])
+        atomic_store(&restore->image->host_checked, true);
     if (missing[0] && !(restore->opt.flags & THAW_RESTORE_FORCE))
         return error_set(
             error, THAW_EHOST, "this host lacks what the guest was started with: %s", missing);
@@ -225,9 +193,9 @@ static int check_host(const struct restore *restore, struct thaw_error *error)
 
 static int inherit(struct restore *restore, struct lineage *lineage, struct thaw_error *error)
 {
-    const struct manifest *manifest = &restore->contents->snapshot->manifest;
-    lineage->origin = contents_ref(restore->contents);
-    lineage->base = contents_ref(restore->contents);
+    const struct manifest *manifest = &restore->image->contents->snapshot->manifest;
+    lineage->origin = contents_ref(restore->image->contents);
+    lineage->base = contents_ref(restore->image->contents);
     snprintf(lineage->template_name, sizeof(lineage->template_name), "%s", manifest->template_name);
     if (!manifest->metadata)
         return 0;
@@ -237,22 +205,24 @@ static int inherit(struct restore *restore, struct lineage *lineage, struct thaw
 
 static int build_vm(struct restore *restore, const char *name, struct thaw_error *error)
 {
-    const struct manifest *manifest = &restore->contents->snapshot->manifest;
+    const struct manifest *manifest = &restore->image->contents->snapshot->manifest;
     const struct vm_shape shape = {
-        .vcpu_count = restore->state->vcpu_count,
+        .vcpu_count = restore->image->state->vcpu_count,
         .mem_bytes = manifest->mem_bytes,
         .log_dirty = true,
     };
     const struct vm_devices devices = {
         .console = restore->opt.console,
         .console_data = restore->opt.console_data,
-        .disk_count = restore->state->machine.disk_count,
+        .disk_count = restore->image->state->machine.disk_count,
         .open_disk = open_disk,
         .disk_data = restore,
     };
     enum vm_clock_policy policy =
         restore->opt.clock == THAW_CLOCK_HOST ? VM_CLOCK_HOST : VM_CLOCK_CONTINUE;
-    int r = vm_new_shell(restore->env, name, &shape, &restore->vm, error);
+    int r = restore->opt.pool
+                ? pool_take(restore->opt.pool, name, &shape, &restore->vm, error)
+                : vm_new_shell(restore->image->env, name, &shape, &restore->vm, error);
     if (r == 0)
         r = check_host(restore, error);
     if (r < 0)
@@ -263,63 +233,59 @@ static int build_vm(struct restore *restore, const char *name, struct thaw_error
     if (r == 0)
         r = restore_memory(restore, lineage, error);
     if (r == 0)
-        r = vm_state_restore(restore->vm, restore->state, &devices, policy, error);
+        r = vm_state_restore(restore->vm, restore->image->state, &devices, policy, error);
     return r;
 }
 
-static int run(struct restore *restore, const char *name, struct thaw_error *error)
+static int read_options(
+    struct restore *restore, const struct thaw_restore_options *options, struct thaw_error *error)
 {
-    const struct manifest *manifest = &restore->contents->snapshot->manifest;
-    int r = contents_read_state(restore->contents, &restore->state, error);
-    if (r < 0)
-        return r;
-    if (restore->state->vcpu_count != manifest->vcpu_count ||
-        restore->state->machine.disk_count != manifest->disk_count)
-        return error_set(error, THAW_ECORRUPT,
-            "the snapshot's state is not of the machine that its manifest describes");
-    r = check_overrides(restore, error);
-    return r < 0 ? r : build_vm(restore, name, error);
-}
-
-static int open_contents(
-    struct restore *restore, struct thaw_store *store, const char *ref, struct thaw_error *error)
-{
-    char holder[VM_NAME_BYTES + 8];
-    struct store_snapshot *snapshot;
-    snprintf(holder, sizeof(holder), "VM %s", restore->opt.name ? restore->opt.name : ref);
-    int r = store_get(store, ref, holder, &snapshot, error);
-    if (r < 0)
-        return r;
-    r = contents_open(snapshot, &restore->contents, error);
-    if (r < 0)
-        store_put(snapshot);
-    return r;
-}
-
-int thaw_restore(thaw_env *env, thaw_store *store, const char *ref,
-    const struct thaw_restore_options *options, thaw_vm **ret, struct thaw_error *error)
-{
-    struct restore restore = {.env = env};
     int r = options_read(
-        &restore.opt, sizeof(restore.opt), options, "struct thaw_restore_options", error);
+        &restore->opt, sizeof(restore->opt), options, "struct thaw_restore_options", error);
     if (r < 0)
         return r;
-    if ((restore.opt.flags & ~THAW_RESTORE_FORCE) || restore.opt.mode > THAW_RESTORE_EAGER ||
-        restore.opt.clock > THAW_CLOCK_HOST)
+    if ((restore->opt.flags & ~THAW_RESTORE_FORCE) || restore->opt.mode > THAW_RESTORE_EAGER ||
+        restore->opt.clock > THAW_CLOCK_HOST)
         return error_set(error, -EINVAL, "unknown restore flags, mode or clock policy");
-    r = open_contents(&restore, store, ref, error);
+    return 0;
+}
+
+int thaw_image_restore(thaw_image *image, const struct thaw_restore_options *options, thaw_vm **ret,
+    struct thaw_error *error)
+{
+    struct restore restore = {.image = image};
+    int r = read_options(&restore, options, error);
+    if (r == 0)
+        r = check_overrides(&restore, error);
     if (r == 0) {
         char name[VM_NAME_BYTES];
         snprintf(name, sizeof(name), "%s",
-            restore.opt.name ? restore.opt.name : restore.contents->snapshot->manifest.name);
-        r = run(&restore, name, error);
+            restore.opt.name ? restore.opt.name : image->contents->snapshot->manifest.name);
+        r = build_vm(&restore, name, error);
     }
-    vm_state_free(restore.state);
-    contents_unref(restore.contents);
     if (r < 0) {
         thaw_vm_free(restore.vm);
         return r;
     }
     *ret = restore.vm;
     return 0;
+}
+
+int thaw_restore(thaw_env *env, thaw_store *store, const char *ref,
+    const struct thaw_restore_options *options, thaw_vm **ret, struct thaw_error *error)
+{
+    struct restore checked = {0};
+    thaw_image *image;
+    char holder[VM_NAME_BYTES + 8];
+    int r = read_options(&checked, options, error);
+    if (r < 0)
+        return r;
+    const struct thaw_image_options how = {.size = sizeof(how), .mode = checked.opt.mode};
+    snprintf(holder, sizeof(holder), "VM %s", checked.opt.name ? checked.opt.name : ref);
+    r = thaw_image_open(env, store, ref, holder, &how, &image, error);
+    if (r < 0)
+        return r;
+    r = thaw_image_restore(image, options, ret, error);
+    thaw_image_close(image);
+    return r;
 }

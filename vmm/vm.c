@@ -262,7 +262,7 @@ int vm_new_shell(struct thaw_env *env, const char *name, const struct vm_shape *
     init_locks(vm);
     r = build_shell(vm, error);
     if (r < 0) {
-        thaw_vm_free(vm);
+        vm_destroy(vm);
         return r;
     }
     *ret = vm;
@@ -311,7 +311,22 @@ void vm_fail(struct thaw_vm *vm, enum thaw_vm_reason reason, const char *detail)
     on_ended(vm, THAW_VM_FAILED, reason, detail);
 }
 
+void vm_set_name(struct thaw_vm *vm, const char *name)
+{
+    snprintf(vm->name, sizeof(vm->name), "%s", name);
+}
+
 void thaw_vm_free(thaw_vm *vm)
+{
+    if (!vm || !vm->reap) {
+        vm_destroy(vm);
+        return;
+    }
+    thaw_vm_stop(vm, NULL);
+    vm->reap(vm->reap_data, vm);
+}
+
+void vm_destroy(struct thaw_vm *vm)
 {
     if (!vm)
         return;

@@ -46,7 +46,11 @@ struct thaw_vm {
     struct machine machine;
     struct vm_disk disks[THAW_DISKS_MAX];
     struct vm_attachment attachment; /* guarded by api_lock */
-    struct vcpu *vcpus;              /* shape.vcpu_count of them */
+    /* Takes over from thaw_vm_free, which has stopped the VM, and calls vm_destroy; NULL: none. */
+    void (*reap)(void *data, struct thaw_vm *vm);
+    void *reap_data;
+    struct thaw_vm *pool_next; /* the pool's */
+    struct vcpu *vcpus;        /* shape.vcpu_count of them */
 
     pthread_mutex_t api_lock; /* one of start, pause, resume, stop at a time */
     pthread_mutex_t lock;     /* guards all below */
@@ -64,6 +68,12 @@ struct thaw_vm {
 /* Makes a shell: CREATED, no memory mapped, no devices. */
 int vm_new_shell(struct thaw_env *env, const char *name, const struct vm_shape *shape,
     struct thaw_vm **ret, struct thaw_error *error);
+
+/* Gives a shell another name; threads keep theirs. At most VM_NAME_BYTES - 1 bytes are kept. */
+void vm_set_name(struct thaw_vm *vm, const char *name);
+
+/* Stops the VM if need be and frees everything. NULL is allowed. */
+void vm_destroy(struct thaw_vm *vm);
 
 /* What the VM's devices are connected to. */
 struct vm_devices {

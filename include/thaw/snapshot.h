@@ -131,6 +131,8 @@ struct thaw_restore_options {
     size_t disk_count;
     thaw_console_fn console;
     void *console_data;
+    struct thaw_pool *pool; /* where to take the VM from (image.h), of the snapshot's shape; NULL:
+                               it is made anew */
 };
 
 /* Makes a new VM, PAUSED, from a READY snapshot (`ref`: see store.h): vCPUs, memory size and

@@ -6,6 +6,7 @@
 #include <thaw/env.h>
 #include <thaw/error.h>
 #include <thaw/host.h>
+#include <thaw/image.h>
 #include <thaw/snapshot.h>
 #include <thaw/store.h>
 #include <thaw/version.h>

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// Opens a snapshot for restoring, once for all its clones. Makes no VM.
+
+#include "opened.h"
+#include "options.h"
+#include <string.h>
+
+static void release_contents(void *data)
+{
+    contents_unref(data);
+}
+
+static int open_contents(struct thaw_image *image, struct thaw_store *store, const char *ref,
+    const char *holder, struct thaw_error *error)
+{
+    struct store_snapshot *snapshot;
+    int r = store_get(store, ref, holder, &snapshot, error);
+    if (r < 0)
+        return r;
+    r = contents_open(snapshot, &image->contents, error);
+    if (r < 0)
+        store_put(snapshot);
+    return r;
+}
+
+static int open_state(struct thaw_image *image, struct thaw_error *error)
+{
+    const struct manifest *manifest = &image->contents->snapshot->manifest;
+    int r = contents_read_state(image->contents, &image->state, error);
+    if (r < 0)
+        return r;
+    if (image->state->vcpu_count != manifest->vcpu_count ||
+        image->state->machine.disk_count != manifest->disk_count)
+        return error_set(error, THAW_ECORRUPT,
+            "the snapshot's state is not of the machine that its manifest describes");
+    return 0;
+}
+
+/* Fills it as asked. Without userfaultfd there is no filling by demand, so all is read first. */
+static int open_memory(
+    struct thaw_image *image, const struct thaw_image_options *opt, struct thaw_error *error)
+{
+    const struct contents_space *ram = &image->contents->spaces[SPACE_NUMBER_RAM];
+    const struct image_options options = {
+        .userfaultfd_fd = image->env->userfaultfd_fd,
+        .release = release_contents,
+        .release_data = image->contents,
+    };
+    const struct image_fill_options all = {0};
+    if (opt->memory_fd > 0)
+        return image_adopt(
+            opt->memory_fd, image->contents->snapshot->manifest.mem_bytes, &image->ram, error);
+    int r = image_new(ram->index, ram->packs, &options, &image->ram, error);
+    if (r < 0)
+        return r;
+    contents_ref(image->contents);
+    return opt->mode == THAW_RESTORE_EAGER ? image_fill_all(image->ram, &all, error)
+                                           : image_read_ahead(image->ram, error);
+}
+
+int thaw_image_open(thaw_env *env, thaw_store *store, const char *ref, const char *holder,
+    const struct thaw_image_options *options, thaw_image **ret, struct thaw_error *error)
+{
+    struct thaw_image_options opt = {0};
+    int r = options_read(&opt, sizeof(opt), options, "struct thaw_image_options", error);
+    if (r < 0)
+        return r;
+    if (opt.mode > THAW_RESTORE_EAGER)
+        return error_set(error, -EINVAL, "unknown restore mode %d", (int)opt.mode);
+    struct thaw_image *image = calloc(1, sizeof(*image));
+    if (!image)
+        return error_errno(error, ENOMEM, "opening a snapshot");
+    atomic_init(&image->references, 1);
+    image->env = env_ref(env);
+    r = open_contents(image, store, ref, holder, error);
+    if (r == 0)
+        r = open_state(image, error);
+    if (r == 0)
+        r = open_memory(image, &opt, error);
+    if (r < 0) {
+        thaw_image_close(image);
+        return r;
+    }
+    *ret = image;
+    return 0;
+}
+
+struct thaw_image *opened_ref(struct thaw_image *image)
+{
+    atomic_fetch_add(&image->references, 1);
+    return image;
+}
+
+void thaw_image_close(thaw_image *image)
+{
+    if (!image || atomic_fetch_sub(&image->references, 1) > 1)
+        return;
+    image_unref(image->ram);
+    vm_state_free(image->state);
+    contents_unref(image->contents);
+    env_unref(image->env);
+    free(image);
+}
+
+int thaw_image_fill(thaw_image *image, struct thaw_error *error)
+{
+    const struct image_fill_options all = {0};
+    return image_fill_all(image->ram, &all, error);
+}
+
+int thaw_image_get_info(thaw_image *image, struct thaw_image_info *info)
+{
+    size_t bytes = info->size;
+    if (bytes < sizeof(info->size))
+        return -EINVAL;
+    struct image_info ram;
+    image_get_info(image->ram, &ram);
+    struct thaw_image_info all = {
+        .size = bytes,
+        .mem_bytes = ram.bytes,
+        .vcpu_count = image->state->vcpu_count,
+        .complete = ram.complete,
+        .frames = ram.frames,
+        .frames_present = ram.frames_present,
+    };
+    memcpy(info, &all, MIN(bytes, sizeof(all)));
+    return 0;
+}
+
+int thaw_image_memory_fd(thaw_image *image, struct thaw_error *error)
+{
+    return image_fd(image->ram, error);
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside of thaw_image: all that restoring needs of a snapshot, opened once for any number of
+ * clones. Immutable, but for the image that fills and the counts. */
+#ifndef SNAPSHOT_OPENED_H
+#define SNAPSHOT_OPENED_H
+
+#include "contents.h"
+#include "env.h"
+#include "image.h"
+#include "vm_state.h"
+#include <stdatomic.h>
+#include <thaw/image.h>
+
+struct thaw_image {
+    atomic_uint references;
+    struct thaw_env *env;
+    struct contents *contents;
+    struct vm_state *state;
+    struct image *ram;
+    atomic_bool host_checked; /* this host has what the guest needs */
+};
+
+struct thaw_image *opened_ref(struct thaw_image *image);
+
+#endif

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+// Images opened once and pools of VMs made in advance: many clones, quickly.
+#include "guest.h"
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static char store_path[64];
+static thaw_store *store;
+static thaw_env *env;
+static struct guest source;
+
+/* A store with the snapshot "s" of a counting guest. */
+static void take_snapshot(void)
+{
+    struct thaw_error error;
+    thaw_job *job;
+    strcpy(store_path, "/tmp/thaw-test-XXXXXX");
+    cr_assert_not_null(mkdtemp(store_path));
+    struct thaw_store_options where = {
+        .size = sizeof(where), .path = store_path, .flags = THAW_STORE_CREATE};
+    cr_assert_eq(thaw_store_open(&where, &store, &error), 0, "%s", error.message);
+    guest_new(
+        &source, (struct thaw_vm_options){
+                     .kernel_path = "tick", .cmdline = "interval=1000000", .mem_bytes = 32 << 20});
+    guest_start(&source);
+    guest_expect(&source, "tick 3\n", 0);
+    struct thaw_snapshot_options options = {
+        .size = sizeof(options), .name = "s", .flags = THAW_SNAPSHOT_KILL};
+    cr_assert_eq(
+        thaw_vm_snapshot(source.vm, store, &options, &job, &error), 0, "%s", error.message);
+    cr_assert_eq(thaw_job_wait(job, -1, &error), 0, "%s", error.message);
+    thaw_job_free(job);
+    guest_free(&source);
+    cr_assert_eq(thaw_env_new(NULL, &env, &error), 0, "%s", error.message);
+}
+
+static void remove_store(void)
+{
+    char command[128];
+    thaw_store_close(store);
+    thaw_env_free(env);
+    snprintf(command, sizeof(command), "rm -rf %s", store_path);
+    cr_assert_eq(system(command), 0);
+}
+
+TestSuite(pool, .init = take_snapshot, .fini = remove_store);
+
+static thaw_image *open_image(enum thaw_restore_mode mode)
+{
+    struct thaw_error error;
+    thaw_image *image;
+    struct thaw_image_options options = {.size = sizeof(options), .mode = mode};
+    cr_assert_eq(
+        thaw_image_open(env, store, "s", "test", &options, &image, &error), 0, "%s", error.message);
+    return image;
+}
+
+static thaw_pool *make_pool(uint32_t target)
+{
+    struct thaw_error error;
+    thaw_pool *pool;
+    struct thaw_pool_options options = {
+        .size = sizeof(options), .mem_bytes = 32 << 20, .target = target};
+    cr_assert_eq(thaw_pool_new(env, &options, &pool, &error), 0, "%s", error.message);
+    cr_assert_eq(thaw_pool_wait(pool, GUEST_TIMEOUT_MS, &error), 0, "%s", error.message);
+    return pool;
+}
+
+static thaw_vm *restore(thaw_image *image, thaw_pool *pool)
+{
+    struct thaw_error error;
+    thaw_vm *vm;
+    struct thaw_restore_options options = {.size = sizeof(options), .pool = pool};
+    cr_assert_eq(thaw_image_restore(image, &options, &vm, &error), 0, "%s", error.message);
+    return vm;
+}
+
+/* Lets a clone run until it has counted on. */
+static void runs(thaw_vm *vm)
+{
+    struct thaw_error error;
+    struct thaw_vm_info info = {.size = sizeof(info)};
+    cr_assert_eq(thaw_vm_resume(vm, &error), 0, "%s", error.message);
+    for (unsigned i = 0; i < GUEST_TIMEOUT_MS && info.mark_count < 2; i++) {
+        usleep(1000);
+        thaw_vm_get_info(vm, &info);
+    }
+    cr_assert_geq(info.mark_count, 2, "%s", info.detail);
+    cr_assert_geq(info.mark, 4, "it goes on from where the snapshot was taken");
+}
+
+static struct thaw_pool_info info_of(thaw_pool *pool)
+{
+    struct thaw_pool_info info = {.size = sizeof(info)};
+    cr_assert_eq(thaw_pool_get_info(pool, &info), 0);
+    return info;
+}
+
+Test(pool, clones_come_from_the_pool_and_it_fills_up_again)
+{
+    thaw_image *image = open_image(THAW_RESTORE_EAGER);
+    thaw_pool *pool = make_pool(3);
+    cr_assert_eq(info_of(pool).ready, 3);
+    thaw_vm *vms[3];
+    for (unsigned i = 0; i < 3; i++)
+        vms[i] = restore(image, pool);
+    for (unsigned i = 0; i < 3; i++)
+        runs(vms[i]);
+    cr_assert_eq(info_of(pool).taken, 3);
+    for (unsigned i = 0; i < 3; i++)
+        thaw_vm_free(vms[i]);
+    cr_assert_eq(thaw_pool_wait(pool, GUEST_TIMEOUT_MS, NULL), 0);
+    cr_assert_eq(info_of(pool).ready, 3);
+    cr_assert_eq(info_of(pool).leaving, 0);
+    thaw_pool_free(pool);
+    thaw_image_close(image);
+}
+
+Test(pool, an_empty_pool_makes_a_vm_at_once)
+{
+    thaw_image *image = open_image(THAW_RESTORE_LAZY);
+    thaw_pool *pool = make_pool(1);
+    cr_assert_eq(thaw_pool_set_target(pool, 0, NULL), 0);
+    cr_assert_eq(thaw_pool_wait(pool, GUEST_TIMEOUT_MS, NULL), 0);
+    cr_assert_eq(info_of(pool).ready, 0);
+    thaw_vm *vm = restore(image, pool);
+    cr_assert_eq(info_of(pool).missed, 1);
+    runs(vm);
+    thaw_vm_free(vm);
+    thaw_pool_free(pool);
+    thaw_image_close(image);
+}
+
+Test(pool, a_clone_may_outlive_image_and_pool)
+{
+    thaw_image *image = open_image(THAW_RESTORE_LAZY);
+    thaw_pool *pool = make_pool(2);
+    thaw_vm *one = restore(image, pool), *two = restore(image, pool);
+    thaw_image_close(image);
+    thaw_pool_free(pool);
+    runs(one);
+    runs(two);
+    thaw_vm_free(one);
+    thaw_vm_free(two);
+    struct thaw_error error;
+    cr_assert_eq(thaw_store_delete(store, "s", &error), 0, "%s", error.message);
+}
+
+Test(pool, a_pool_of_another_shape_is_refused)
+{
+    struct thaw_error error;
+    thaw_pool *pool;
+    thaw_vm *vm;
+    thaw_image *image = open_image(THAW_RESTORE_LAZY);
+    struct thaw_pool_options options = {.size = sizeof(options), .mem_bytes = 64 << 20};
+    cr_assert_eq(thaw_pool_new(env, &options, &pool, &error), 0, "%s", error.message);
+    struct thaw_restore_options how = {.size = sizeof(how), .pool = pool};
+    cr_assert_eq(thaw_image_restore(image, &how, &vm, &error), -EINVAL);
+    cr_assert(strstr(error.message, "64 MiB"), "%s", error.message);
+    thaw_pool_free(pool);
+    thaw_image_close(image);
+    options.mem_bytes = 1;
+    cr_assert_eq(thaw_pool_new(env, &options, &pool, &error), -EINVAL);
+}
+
+Test(pool, a_complete_image_is_shared_by_descriptor)
+{
+    struct thaw_error error;
+    thaw_image *first = open_image(THAW_RESTORE_LAZY), *second;
+    cr_assert_eq(thaw_image_fill(first, &error), 0, "%s", error.message);
+    int fd = thaw_image_memory_fd(first, &error);
+    cr_assert_geq(fd, 0, "%s", error.message);
+    struct thaw_image_options options = {.size = sizeof(options), .memory_fd = fd};
+    cr_assert_eq(
+        thaw_image_open(env, store, "s", NULL, &options, &second, &error), 0, "%s", error.message);
+    thaw_image_close(first);
+    struct thaw_image_info info = {.size = sizeof(info)};
+    cr_assert_eq(thaw_image_get_info(second, &info), 0);
+    cr_assert_eq(info.complete, 1);
+    thaw_vm *vm = restore(second, NULL);
+    runs(vm);
+    thaw_vm_free(vm);
+    thaw_image_close(second);
+}
+
+struct caller {
+    pthread_t thread;
+    thaw_image *image;
+    thaw_pool *pool;
+};
+
+static void *restore_often(void *data)
+{
+    struct caller *caller = data;
+    for (unsigned i = 0; i < 5; i++) {
+        thaw_vm *vm = restore(caller->image, caller->pool);
+        runs(vm);
+        thaw_vm_free(vm);
+    }
+    return NULL;
+}
+
+Test(pool, many_threads_restore_at_once)
+{
+    struct caller callers[4];
+    thaw_image *image = open_image(THAW_RESTORE_LAZY);
+    thaw_pool *pool = make_pool(2);
+    for (unsigned i = 0; i < 4; i++) {
+        callers[i].image = image;
+        callers[i].pool = pool;
+        cr_assert_eq(pthread_create(&callers[i].thread, NULL, restore_often, &callers[i]), 0);
+    }
+    for (unsigned i = 0; i < 4; i++)
+        pthread_join(callers[i].thread, NULL);
+    cr_assert_eq(info_of(pool).taken + info_of(pool).missed, 20);
+    thaw_pool_free(pool);
+    thaw_image_close(image);
+}
