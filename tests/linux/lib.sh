@@ -23,7 +23,8 @@ INITRD=$ASSETS/$FLAVOUR.initrd
 
 # quiet: under nesting every character on the console is an exit.
 # reboot=t: a panicking guest ends by triple fault, which every VMM notices.
-CMDLINE="console=ttyS0 quiet loglevel=3 panic=-1 reboot=t"
+# softlockup_panic: a stuck guest says where, in spite of quiet, and ends.
+CMDLINE="console=ttyS0 quiet loglevel=3 panic=-1 reboot=t softlockup_panic=1"
 
 pass() {
 	echo "ok - $FLAVOUR: $1"
@@ -81,34 +82,78 @@ digest() {
 	md5sum "$1" | cut -d' ' -f1
 }
 
-# run_guest SECONDS LOG PARAMETERS THAW-ARGUMENT...: boots the guest with 2 CPUs and 512 MiB in
-# the foreground. PARAMETERS reach the guest's script as its environment; L2_SCRIPT names it (a file
-# of tests/linux/guest/ without .sh). The console goes to LOG, what thaw says to its neighbour .err.log.
-run_guest() {
-	guest_seconds=$1
-	guest_log=$2
-	guest_parameters=$3
-	shift 3
-	with_timeout "$guest_seconds" "$THAW" run --name "linux-$FLAVOUR" --kernel "$KERNEL" --initrd "$INITRD" \
-		--cpus 2 --mem 512M --cmdline "$CMDLINE L2_CPUS=2 L2_MEM_MIB=512 $guest_parameters" \
-		"$@" >"$guest_log" 2>"${guest_log%.log}.err.log" </dev/null
+# start_vm NAME COMMAND...: runs COMMAND, a "thaw run" or "thaw restore" in the foreground of a VM that is
+# called NAME. Its console is NAME.log, what thaw says NAME.err.log.
+VMS=
+start_vm() {
+	vm=$1
+	shift
+	mkfifo "$WORK/$vm.in"
+	{
+		vm_status=0
+		"$@" <>"$WORK/$vm.in" >"$WORK/$vm.log" 2>"$WORK/$vm.err.log" || vm_status=$?
+		echo $vm_status >"$WORK/$vm.ends"
+		mv "$WORK/$vm.ends" "$WORK/$vm.status"
+	} &
+	VMS="$VMS $vm"
 }
 
-# report_guest LOG: the guest's own results as results of the scenario. A guest that did not
+# Detached ones too; those that have ended are not meant to be found.
+stop_vms() {
+	trap '' INT TERM HUP
+	for vm in $VMS; do
+		[ -e "$WORK/$vm.status" ] || with_timeout 5 "$THAW" stop "$vm" >/dev/null 2>&1
+	done
+}
+trap stop_vms EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# give_up NAME [DETAIL]: fails, and ends the scenario where going on makes no sense.
+give_up() {
+	fail "$@"
+	exit 1
+}
+
+# boot_vm NAME PARAMETERS THAW-ARGUMENT...: boots the guest with 2 CPUs and 512 MiB. PARAMETERS reach the
+# guest's script as its environment; L2_SCRIPT names it (a file of tests/linux/guest/ without .sh).
+boot_vm() {
+	vm=$1
+	vm_parameters=$2
+	shift 2
+	start_vm "$vm" "$THAW" run --name "$vm" --kernel "$KERNEL" --initrd "$INITRD" --cpus 2 --mem 512M \
+		--cmdline "$CMDLINE L2_CPUS=2 L2_MEM_MIB=512 $vm_parameters" "$@"
+}
+
+# restore_vm NAME SNAPSHOT THAW-ARGUMENT...
+restore_vm() {
+	vm=$1
+	vm_snapshot=$2
+	shift 2
+	start_vm "$vm" "$THAW" restore "$vm_snapshot" --name "$vm" "$@"
+}
+
+# await_end NAME SECONDS: waits until the VM's thaw has ended and returns its status; 124 if that takes longer.
+await_end() {
+	wait_for "$2" "$WORK/$1.status" . || return 124
+	return "$(cat "$WORK/$1.status")"
+}
+
+# report_vm NAME: the guest's own results as results of the scenario. A guest that did not
 # finish its script is a failure, with the end of its console.
-report_guest() {
-	tr -d '\r' <"$1" | sed -n "
-		s/^.*L2: ok \(.*\)/ok - $FLAVOUR guest: \1/p
-		s/^.*L2: info /# $FLAVOUR guest: /p
+report_vm() {
+	tr -d '\r' <"$WORK/$1.log" | sed -n "
+		s/^.*L2: ok \(.*\)/ok - $FLAVOUR $1: \1/p
+		s/^.*L2: info /# $FLAVOUR $1: /p
 		/^.*L2: FAIL /{
-			s/^.*L2: FAIL \([^:]*\): /not ok - $FLAVOUR guest: \1|/
+			s/^.*L2: FAIL \([^:]*\): /not ok - $FLAVOUR $1: \1|/
 			s/|\$//
 			s/|/\n    /g
 			p
 		}"
-	if grep -q 'L2: done' "$1"; then
-		pass "guest finishes its script"
+	if grep -q 'L2: done' "$WORK/$1.log"; then
+		pass "$1: finishes its script"
 	else
-		fail "guest finishes its script" "$(tail -n 15 "$1")"
+		fail "$1: finishes its script" "$(tail -n 15 "$WORK/$1.log")"
 	fi
 }
