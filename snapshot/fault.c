@@ -30,9 +30,7 @@ int fault_open(int device_fd, int *ret_uffd, struct thaw_error *error)
 {
     _cleanup_close_ int uffd = open_uffd(device_fd);
     if (uffd < 0)
-        return error_errno(error, errno,
-            "opening a userfaultfd (give this process access to /dev/userfaultfd, or restore "
-            "eagerly)");
+        return error_errno(error, errno, "opening a userfaultfd");
     struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_MISSING_SHMEM};
     if (ioctl(uffd, UFFDIO_API, &api) < 0)
         return error_errno(error, errno, "asking for page faults on shared memory");

@@ -129,7 +129,7 @@ static void find_frames(struct image *image)
 /* The seals come last: they forbid all new writable mappings, so that the filler's stays the only
  * one. A fork must not get that: in the child it would not be registered, and in the way of the
  * last seal. */
-static int make_memory(struct image *image, int device_fd, struct thaw_error *error)
+static int make_memory(struct image *image, int device_fd, bool no_faults, struct thaw_error *error)
 {
     image->fd = memfd_create("thaw-image", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (image->fd < 0 || ftruncate(image->fd, (off_t)image->bytes) < 0)
@@ -141,11 +141,11 @@ static int make_memory(struct image *image, int device_fd, struct thaw_error *er
     image->filler = filler;
     if (madvise(filler, image->bytes, MADV_DONTFORK) < 0)
         return error_errno(error, errno, "keeping an image out of forked processes");
-    int r = fault_open(device_fd, &image->uffd, error);
-    if (r == 0)
-        r = fault_register(image->uffd, filler, image->bytes, error);
-    if (r < 0)
-        return r;
+    if (!no_faults && fault_open(device_fd, &image->uffd, NULL) == 0) {
+        int r = fault_register(image->uffd, filler, image->bytes, error);
+        if (r < 0)
+            return r;
+    }
     if (fcntl(image->fd, F_ADD_SEALS, SEALS_FILLING) < 0)
         return error_errno(error, errno, "sealing an image");
     image->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -168,7 +168,8 @@ int image_new(struct page_index *index, struct pack_reader *const *packs,
     image->index = index;
     int r = add_packs(image, packs, error);
     if (r == 0)
-        r = make_memory(image, options ? options->userfaultfd_fd : 0, error);
+        r = make_memory(
+            image, options ? options->userfaultfd_fd : 0, options && options->no_faults, error);
     if (r < 0) {
         free_image(image);
         return r;

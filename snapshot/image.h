@@ -24,6 +24,8 @@ struct image;
 
 struct image_options {
     int userfaultfd_fd; /* an open /dev/userfaultfd, borrowed for the call; 0: opened if need be */
+    bool no_faults;     /* do without userfaultfd, as where it is not to be had: nothing maps the
+                           image before it is complete */
     /* Called when the image no longer needs index and packs, which stay the caller's; NULL: they
      * become the image's. */
     void (*release)(void *data);
@@ -97,7 +99,8 @@ typedef void (*image_bad_fn)(void *data, const char *detail);
 /* Puts a private view of the image behind a VM's RAM, of the same size. If the image is not
  * complete, touches of missing pages wait for them from now on, and host code is given a presenter.
  * The first such clone starts the image's fault thread. Refuses images with bad frames. Nothing may
- * use `mem` during the call. The clone holds a reference to the image; `mem` must not move. */
+ * use `mem` during the call. Without userfaultfd, fills in the whole image first. The clone holds a
+ * reference to the image; `mem` must not move. */
 int image_attach(struct image *image, struct mem *mem, image_bad_fn bad, void *data,
     struct image_clone **ret, struct thaw_error *error);
 

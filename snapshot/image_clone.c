@@ -226,7 +226,10 @@ int image_attach(struct image *image, struct mem *mem, image_bad_fn bad, void *d
         return error_set(error, -EINVAL,
             "an image of %" PRIu64 " MiB does not fit a VM of %" PRIu64 " MiB", image->bytes / MIB,
             mem->bytes / MIB);
+    const struct image_fill_options all = {0};
     int r = refuse_bad(image, error);
+    if (r == 0 && image->uffd < 0 && !atomic_load(&image->complete))
+        r = image_fill_all(image, &all, error);
     if (r < 0)
         return r;
     struct image_clone *clone = calloc(1, sizeof(*clone));

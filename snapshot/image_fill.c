@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <sched.h>
+#include <string.h>
 #include <sys/sysinfo.h>
 #include <time.h>
 
@@ -69,7 +70,18 @@ static unsigned find_run(const struct image *image, unsigned pack, uint64_t firs
     return count;
 }
 
-/* Each page appears in the image at once and complete, in one system call for each run. */
+/* Each page appears in the image at once and complete. Where there is no userfaultfd nobody maps
+ * the image before it is complete, so that plain stores are seen by no one. */
+static int put_pages(struct image *image, uint64_t page, unsigned count, const uint8_t *bytes)
+{
+    uint8_t *to = image->filler + page * PAGE_BYTES;
+    if (image->uffd >= 0)
+        return fault_copy(image->uffd, to, bytes, (uint64_t)count * PAGE_BYTES);
+    memcpy(to, bytes, (size_t)count * PAGE_BYTES);
+    return 0;
+}
+
+/* In one call for each run of pages. */
 static int publish(struct image *image, unsigned pack, uint64_t frame, unsigned slots,
     const uint8_t *pages, struct thaw_error *error)
 {
@@ -82,8 +94,7 @@ static int publish(struct image *image, unsigned pack, uint64_t frame, unsigned 
             slot++;
             continue;
         }
-        int r = fault_copy(image->uffd, image->filler + page * PAGE_BYTES,
-            pages + (size_t)slot * PAGE_BYTES, (uint64_t)count * PAGE_BYTES);
+        int r = put_pages(image, page, count, pages + (size_t)slot * PAGE_BYTES);
         if (r < 0)
             return error_errno(error, -r, "putting page %" PRIu64 " into an image", page);
         slot += count;

@@ -124,7 +124,8 @@ static struct pack_reader *open_pack(const struct ram_snapshot *snapshot, const 
     return reader;
 }
 
-struct image *ram_snapshot_open(const struct ram_snapshot *snapshot)
+struct image *ram_snapshot_open_with(
+    const struct ram_snapshot *snapshot, const struct image_options *options)
 {
     struct page_index *index = build_index(snapshot);
     struct pack_reader *readers[RAM_SNAPSHOT_PACKS_MAX];
@@ -132,9 +133,14 @@ struct image *ram_snapshot_open(const struct ram_snapshot *snapshot)
         readers[i] = open_pack(snapshot, page_index_pack_id(index, i));
     struct thaw_error error;
     struct image *image = NULL;
-    int r = image_new(index, readers, NULL, &image, &error);
+    int r = image_new(index, readers, options, &image, &error);
     cr_assert_eq(r, 0, "%s", error.message);
     return image;
+}
+
+struct image *ram_snapshot_open(const struct ram_snapshot *snapshot)
+{
+    return ram_snapshot_open_with(snapshot, NULL);
 }
 
 uint64_t ram_snapshot_frame_of(const struct ram_snapshot *snapshot, uint64_t page)

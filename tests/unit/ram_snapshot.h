@@ -41,6 +41,8 @@ void ram_snapshot_damage(const struct ram_snapshot *snapshot, uint64_t frame);
 uint64_t ram_snapshot_frame_of(const struct ram_snapshot *snapshot, uint64_t page);
 
 struct image *ram_snapshot_open(const struct ram_snapshot *snapshot);
+struct image *ram_snapshot_open_with(
+    const struct ram_snapshot *snapshot, const struct image_options *options);
 
 /* All of the above: RAM to image. */
 struct image *ram_snapshot_image(struct ram_snapshot *snapshot, const uint8_t *ram, uint64_t bytes);

@@ -151,6 +151,24 @@ Test(image, filled_eagerly_it_equals_the_ram_and_needs_no_presenter)
     world_fini(&world);
 }
 
+Test(image, without_userfaultfd_it_is_complete_before_anything_maps_it)
+{
+    struct world world;
+    world_init(&world);
+    const struct image_options options = {.no_faults = true};
+    struct image *plain = ram_snapshot_open_with(&world.snapshot, &options);
+    struct clone clone;
+    cr_assert_eq(image_read_ahead(plain, NULL), 0);
+    attach(&clone, plain);
+    cr_assert(info_of(plain).complete);
+    cr_assert_null((void *)clone.mem.present);
+    cr_assert_eq(memcmp(clone.mem.base, world.ram, RAM_BYTES), 0);
+    cr_assert_geq(image_fd(plain, NULL), 0);
+    detach(&clone);
+    image_unref(plain);
+    world_fini(&world);
+}
+
 Test(image, filled_by_touches_it_equals_the_ram)
 {
     struct world world;
