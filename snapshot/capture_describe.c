@@ -252,6 +252,18 @@ static int describe_stats(
     return 0;
 }
 
+static int describe_names(
+    struct manifest_strings *ret, const char *const *names, size_t count, struct thaw_error *error)
+{
+    ret->items = calloc(count, sizeof(*ret->items));
+    if (!ret->items)
+        return error_errno(error, ENOMEM, "describing a snapshot");
+    for (size_t i = 0; i < count; i++)
+        copy(ret->items[i], sizeof(ret->items[i]), names[i]);
+    ret->count = count;
+    return 0;
+}
+
 static int describe_identity(
     struct capture *capture, struct manifest *manifest, struct thaw_error *error)
 {
@@ -269,7 +281,14 @@ static int describe_identity(
 
 int capture_describe(struct capture *capture, struct manifest *ret, struct thaw_error *error)
 {
+    static const char *const overrides[] = {"name", "clock", "console", "disks"};
+    static const char *const devices[] = {"serial", "virtio-rng", "vmgenid", "virtio-blk"};
+    size_t device_count = ARRAY_SIZE(devices) - (capture->disk_count == 0);
     int r = describe_identity(capture, ret, error);
+    if (r == 0)
+        r = describe_names(&ret->overrides, overrides, ARRAY_SIZE(overrides), error);
+    if (r == 0)
+        r = describe_names(&ret->devices, devices, device_count, error);
     if (r == 0)
         r = describe_disks(capture, ret, error);
     return r < 0 ? r : describe_cpu(capture, ret, error);

@@ -8,10 +8,12 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 /* After a VM could not be made: not again at once, since what is missing is likely to be still. */
 #define RETRY_SECONDS 1
+#define POOL_NICE     10
 
 /* The pool outlives its owner's thaw_pool_free for as long as VMs that came from it live. */
 struct thaw_pool {
@@ -121,6 +123,8 @@ static void pause_locked(struct thaw_pool *pool)
 static void *pool_thread(void *data)
 {
     struct thaw_pool *pool = data;
+    /* On Linux this is of one thread. Whoever restores goes first. */
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), POOL_NICE);
     pthread_mutex_lock(&pool->lock);
     while (!pool->closing || pool->leaving || pool->ready) {
         if (!pool->closing && pool->ready_count < pool->target && pool->failure == 0)

@@ -14,12 +14,13 @@ usage: tools/demo.sh [STEP]...
   tick        a guest in the foreground: from process start to first output
   memtouch    a guest reads 32 MiB of data; the host checks the sum
   background  detach, list, pause, resume, stop
+  snapshot    a running guest, two clones of it, a diff of one, restored again
 
 Without arguments, all of them in this order.
 USAGE
 }
 
-steps="packages build host tick memtouch background"
+steps="packages build host tick memtouch background snapshot"
 for arg; do
     case " $steps " in
     *" $arg "*) ;;
@@ -232,6 +233,55 @@ step_background() {
 }
 
 begin_all=$(now)
+# A row of the table that ends the demonstration: what it cost, from thaw's own report.
+row() { # LABEL JSON-FILE
+    printf '  %-34s %8s %10s %10s %10s\n' "$1" \
+        "$(sed -n 's/.*"pages":\([0-9]*\).*/\1/p' "$2")" \
+        "$(kib "$(sed -n 's/.*"stored_bytes":\([0-9]*\).*/\1/p' "$2")")" \
+        "$(span 0 "$(sed -n 's/.*"pause_ns":\([0-9]*\).*/\1/p' "$2")")" \
+        "$(span 0 "$(sed -n 's/.*"total_ns":\([0-9]*\).*/\1/p' "$2")")"
+}
+
+kib() { # BYTES
+    printf '%d KiB' $((($1 + 1023) / 1024))
+}
+
+take() { # VM NAME
+    "$thaw" snapshot "$1" --name "$2" --json >"$work/$2.json"
+    printf '  $ thaw snapshot %s --name %s\n' "$1" "$2"
+}
+
+# Runs a clone and says which number it counts on from.
+thaw_out() { # SNAPSHOT NAME MODE
+    before=$(now)
+    "$thaw" restore "$1" --name "$2" --mode "$3" --detach
+    after=$(now)
+    until mark=$(mark_of "$2") && [ -n "$mark" ] && [ "$mark" != 0 ]; do sleep 0.01; done
+    result "\$ thaw restore $1 --name $2 --mode $3 --detach" "$before" "$after"
+    first=$("$thaw" console "$2" </dev/null 2>/dev/null | sed -n '/^tick [0-9]/{p;q;}') || :
+    echo "    its first line: $first"
+}
+
+step_snapshot() {
+    title "A running guest, frozen while it counts, and thawed twice"
+    THAW_STORE=$work/store
+    export THAW_STORE
+    quietly "$thaw" run --name source --guest tick --cmdline interval=20000000 --mem 128M --detach
+    until [ "$(mark_of source)" -ge 10 ] 2>/dev/null; do sleep 0.01; done
+    take source warm
+    echo "    the source goes on; it is at $(mark_of source)"
+    thaw_out warm one eager
+    thaw_out warm two lazy
+    take one later
+    thaw_out later three lazy
+    quietly "$thaw" stop source one two three
+    quietly "$thaw" verify later
+    printf '\n  %-34s %8s %10s %10s %10s\n' snapshot pages stored pause durable
+    row "warm: full, of 128 MiB" "$work/warm.json"
+    row "later: what clone one changed" "$work/later.json"
+    show ls
+}
+
 for step; do
     "step_$step"
 done
