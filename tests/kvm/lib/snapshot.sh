@@ -4,6 +4,7 @@
 # Usage: . lib/snapshot.sh, after lib/cli.sh
 
 THAW_STORE=$work/store
+export THAW_STORE
 
 snapshot() { # NAME FIELD
     "$THAW" ls --json | jq -r --arg name "$1" ".items[] | select(.name == \$name) | .$2"
