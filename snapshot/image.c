@@ -2,9 +2,9 @@
 // Making and freeing images, the states of frames, completion. Reads no frame, serves no fault.
 
 #include "image_internal.h"
+#include "thread.h"
 #include <fcntl.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -342,13 +342,8 @@ int image_fd(struct image *image, struct thaw_error *error)
 int image_start_thread(
     pthread_t *ret, void *(*run)(void *), void *arg, const char *name, struct thaw_error *error)
 {
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int err = pthread_create(ret, NULL, run, arg);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (err)
-        return error_errno(error, err, "starting an image's thread");
-    pthread_setname_np(*ret, name);
+    int r = thread_start(ret, name, run, arg);
+    if (r < 0)
+        return error_errno(error, -r, "starting an image's thread");
     return 0;
 }

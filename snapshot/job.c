@@ -2,8 +2,8 @@
 // Threads for long work, and what their owner can see and ask of them. Knows no work by name.
 
 #include "job.h"
+#include "thread.h"
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -55,18 +55,6 @@ static void *job_thread(void *arg)
     return NULL;
 }
 
-static int start_thread(struct thaw_job *job, const char *name)
-{
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int err = pthread_create(&job->thread, NULL, job_thread, job);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (err == 0)
-        pthread_setname_np(job->thread, name);
-    return -err;
-}
-
 static void free_job(struct thaw_job *job)
 {
     if (job->event_fd >= 0)
@@ -92,7 +80,7 @@ int job_start(const char *name, const struct job_ops *ops, void *data, struct th
     pthread_condattr_destroy(&attr);
     pthread_mutex_init(&job->lock, NULL);
     job->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int r = job->event_fd < 0 ? -errno : start_thread(job, name);
+    int r = job->event_fd < 0 ? -errno : thread_start(&job->thread, name, job_thread, job);
     if (r < 0) {
         free_job(job);
         return error_errno(error, -r, "starting a job");

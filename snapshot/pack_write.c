@@ -5,9 +5,9 @@
 #include "file_header.h"
 #include "pack.h"
 #include "pack_output.h"
+#include "thread.h"
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <zstd.h>
 
 #define STAGES_A_WORKER 2
@@ -139,18 +139,12 @@ static void *worker_thread(void *data)
     return NULL;
 }
 
-/* The library's threads take no signal of the embedding program, and inherit the creator's mask. */
 static int start_thread(struct pack_writer *writer, pthread_t *thread, void *(*main)(void *),
     const char *thread_name, struct thaw_error *error)
 {
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int err = pthread_create(thread, NULL, main, writer);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (err)
-        return error_errno(error, err, "starting a thread to write pack '%s'", writer->output.name);
-    pthread_setname_np(*thread, thread_name);
+    int r = thread_start(thread, thread_name, main, writer);
+    if (r < 0)
+        return error_errno(error, -r, "starting a thread to write pack '%s'", writer->output.name);
     return 0;
 }
 

@@ -5,8 +5,8 @@
 #include "pool.h"
 #include "env.h"
 #include "options.h"
+#include "thread.h"
 #include <inttypes.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -146,18 +146,6 @@ static void *pool_thread(void *data)
 
 /* --- Calls ------------------------------------------------------------------------------------ */
 
-static int start_thread(struct thaw_pool *pool)
-{
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int err = pthread_create(&pool->thread, NULL, pool_thread, pool);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (err == 0)
-        pthread_setname_np(pool->thread, "thaw/pool");
-    return -err;
-}
-
 static int check_target(uint32_t target, struct thaw_error *error)
 {
     if (target > THAW_POOL_TARGET_MAX)
@@ -199,7 +187,7 @@ int thaw_pool_new(thaw_env *env, const struct thaw_pool_options *options, thaw_p
     if (r == 0) {
         push(&pool->ready, first);
         pool->ready_count = 1;
-        r = start_thread(pool);
+        r = thread_start(&pool->thread, "thaw/pool", pool_thread, pool);
         if (r < 0) {
             error_errno(error, -r, "starting a pool's thread");
             vm_destroy(first);

@@ -3,10 +3,10 @@
 // Knows nothing of devices, disks or guest memory.
 
 #include "io.h"
+#include "thread.h"
 #include <liburing.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -359,20 +359,9 @@ int io_start(struct io *io, struct thaw_error *error)
     if (io->wake_fd < 0)
         return error_errno(error, errno, "making an eventfd for the I/O thread");
 
-    /* The embedding program's signals are for its own threads, faults excepted. */
-    sigset_t all, saved;
-    sigfillset(&all);
-    sigdelset(&all, SIGSEGV);
-    sigdelset(&all, SIGBUS);
-    sigdelset(&all, SIGFPE);
-    sigdelset(&all, SIGILL);
-    sigdelset(&all, SIGABRT);
-    pthread_sigmask(SIG_SETMASK, &all, &saved);
-    int r = pthread_create(&io->thread, NULL, io_thread, io);
-    pthread_sigmask(SIG_SETMASK, &saved, NULL);
-    if (r)
-        return error_errno(error, r, "starting the I/O thread");
-    pthread_setname_np(io->thread, "thaw-io");
+    int r = thread_start(&io->thread, "thaw-io", io_thread, io);
+    if (r < 0)
+        return error_errno(error, -r, "starting the I/O thread");
     io->started = true;
     return 0;
 }

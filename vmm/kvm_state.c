@@ -274,51 +274,12 @@ static int restore_xsave(
     return 0;
 }
 
-static void sregs_widen(const struct kvm_sregs *from, struct kvm_sregs2 *to)
-{
-    *to = (struct kvm_sregs2){
-        .cs = from->cs,
-        .ds = from->ds,
-        .es = from->es,
-        .fs = from->fs,
-        .gs = from->gs,
-        .ss = from->ss,
-        .tr = from->tr,
-        .ldt = from->ldt,
-        .gdt = from->gdt,
-        .idt = from->idt,
-        .cr0 = from->cr0,
-        .cr2 = from->cr2,
-        .cr3 = from->cr3,
-        .cr4 = from->cr4,
-        .cr8 = from->cr8,
-        .efer = from->efer,
-        .apic_base = from->apic_base,
-    };
-}
-
-static void sregs_narrow(const struct kvm_sregs2 *from, struct kvm_sregs *to)
-{
-    *to = (struct kvm_sregs){
-        .cs = from->cs,
-        .ds = from->ds,
-        .es = from->es,
-        .fs = from->fs,
-        .gs = from->gs,
-        .ss = from->ss,
-        .tr = from->tr,
-        .ldt = from->ldt,
-        .gdt = from->gdt,
-        .idt = from->idt,
-        .cr0 = from->cr0,
-        .cr2 = from->cr2,
-        .cr3 = from->cr3,
-        .cr4 = from->cr4,
-        .cr8 = from->cr8,
-        .efer = from->efer,
-        .apic_base = from->apic_base,
-    };
-}
+/* The members that both forms of the system registers have. */
+#define SREGS_BOTH(from)                                                                           \
+    .cs = (from)->cs, .ds = (from)->ds, .es = (from)->es, .fs = (from)->fs, .gs = (from)->gs,      \
+    .ss = (from)->ss, .tr = (from)->tr, .ldt = (from)->ldt, .gdt = (from)->gdt,                    \
+    .idt = (from)->idt, .cr0 = (from)->cr0, .cr2 = (from)->cr2, .cr3 = (from)->cr3,                \
+    .cr4 = (from)->cr4, .cr8 = (from)->cr8, .efer = (from)->efer, .apic_base = (from)->apic_base
 
 /* The older call lacks the PAE page directory pointers, which KVM then loads from guest memory. The
  * interrupt bitmap, which the newer one lacks, is in the events. */
@@ -333,7 +294,7 @@ static int save_sregs(
     struct kvm_sregs sregs;
     if (ioctl(vcpu_fd, KVM_GET_SREGS, &sregs) < 0)
         return failed("reading a vCPU's system registers", error);
-    sregs_widen(&sregs, &ret->sregs);
+    ret->sregs = (struct kvm_sregs2){SREGS_BOTH(&sregs)};
     return 0;
 }
 
@@ -341,8 +302,7 @@ static int restore_sregs(
     const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *state, struct thaw_error *error)
 {
     struct kvm_sregs2 wide = state->sregs;
-    struct kvm_sregs narrow;
-    sregs_narrow(&wide, &narrow);
+    struct kvm_sregs narrow = {SREGS_BOTH(&wide)};
     int r = kvm_check(kvm, KVM_CAP_SREGS2) ? ioctl(vcpu_fd, KVM_SET_SREGS2, &wide)
                                            : ioctl(vcpu_fd, KVM_SET_SREGS, &narrow);
     return r < 0 ? failed("setting a vCPU's system registers", error) : 0;

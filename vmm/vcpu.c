@@ -2,6 +2,7 @@
 // The thread of a vCPU: running, being stopped, and what an exit means. Saves and sets no state.
 
 #include "vcpu.h"
+#include "thread.h"
 #include <inttypes.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -237,21 +238,14 @@ static int set_run_signals(struct vcpu *vcpu, struct thaw_error *error)
     return 0;
 }
 
-/* New threads inherit the creator's mask, so it is changed around the creation: the library's
- * threads take no signal of the embedding program. */
 static int start_thread(struct vcpu *vcpu, const char *name, struct thaw_error *error)
 {
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int err = pthread_create(&vcpu->thread, NULL, vcpu_thread, vcpu);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (err)
-        return error_errno(error, err, "starting the thread of vCPU %u", vcpu->index);
-    vcpu->thread_started = true;
-    char thread_name[16]; /* the kernel keeps 15 characters */
+    char thread_name[16];
     snprintf(thread_name, sizeof(thread_name), "%.8s/cpu%u", name, vcpu->index % 100);
-    pthread_setname_np(vcpu->thread, thread_name);
+    int r = thread_start(&vcpu->thread, thread_name, vcpu_thread, vcpu);
+    if (r < 0)
+        return error_errno(error, -r, "starting the thread of vCPU %u", vcpu->index);
+    vcpu->thread_started = true;
     return 0;
 }
 

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Threads of the library. */
+#ifndef VMM_THREAD_H
+#define VMM_THREAD_H
+
+#include <pthread.h>
+
+/* Starts a thread that takes no signal of the embedding program's, but for those that a fault of
+ * its own raises. The kernel keeps 15 characters of the name. Returns 0 or -errno. */
+int thread_start(pthread_t *ret, const char *name, void *(*run)(void *), void *arg);
+
+#endif
