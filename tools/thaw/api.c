@@ -249,6 +249,8 @@ static void post_snapshots(
         return;
     }
     rc = unpack_snapshot(body, &wanted, &error);
+    if (rc == 0 && request->abandoned)
+        rc = fail_set(&error, -ECANCELED, "the client has gone");
     if (rc == 0) {
         struct thaw_snapshot_options options = {
             .size = sizeof(options),

@@ -19,6 +19,7 @@ struct http_request {
     size_t body_count;
     bool http_1_1;
     bool keep_alive;
+    bool abandoned; /* set by the server: the client has gone already */
 };
 
 struct http_progress {

@@ -243,6 +243,23 @@ static int boot(struct owner *owner, struct thaw_error *error)
     return thaw_vm_new(owner->env, &options, &owner->vm, error);
 }
 
+/* The library knows the snapshot by its id only; people want to read what they wrote. */
+static int check_ready(
+    const struct thaw_snapshot_info *info, const char *ref, struct thaw_error *error)
+{
+    switch (info->state) {
+    case THAW_SNAPSHOT_CREATING:
+        return fail_set(error, -EBUSY, "snapshot '%s' is still being created", ref);
+    case THAW_SNAPSHOT_FAILED:
+        return fail_set(
+            error, THAW_ESTATE, "snapshot '%s' was not completed: %s", ref, info->error);
+    case THAW_SNAPSHOT_DELETING:
+        return fail_set(error, -EBUSY, "snapshot '%s' is being deleted", ref);
+    default:
+        return 0;
+    }
+}
+
 /* Finds the snapshot, and takes over what it says of the VM. */
 static int find_snapshot(struct owner *owner, thaw_store *store, struct thaw_error *error)
 {
@@ -253,6 +270,9 @@ static int find_snapshot(struct owner *owner, thaw_store *store, struct thaw_err
     if (rc < 0)
         return rc;
     info = thaw_snapshot_list_get(owner->snapshot, 0);
+    rc = check_ready(info, config->restore->ref, error);
+    if (rc < 0)
+        return rc;
     config->snapshot_id = info->id;
     config->snapshot_name = info->name;
     config->template_name = info->template_name;

@@ -4,6 +4,7 @@
 #include "server.h"
 #include "fail.h"
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -138,11 +139,19 @@ static void begin_stream(struct conn *conn, const struct server_response *respon
     conn->server->limited_count += conn->stream.limited;
 }
 
-static void answer(struct conn *conn, const struct http_request *request)
+static bool has_hung_up(const struct conn *conn)
+{
+    struct pollfd poll_fd = {.fd = conn->source.fd};
+
+    return poll(&poll_fd, 1, 0) == 1 && (poll_fd.revents & POLLHUP);
+}
+
+static void answer(struct conn *conn, struct http_request *request)
 {
     struct server *server = conn->server;
     struct server_response response = {.type = "application/json"};
 
+    request->abandoned = has_hung_up(conn);
     server->handle(server->data, request, &response);
     if (response.stream.limited && server->limited_count >= SERVER_STREAMS_MAX)
         server_refuse(&response, 503, "busy", "too many readers follow the console already");

@@ -3,8 +3,7 @@
 # What the tests of snapshots through the command share: a store of their own, and looking at it.
 # Usage: . lib/snapshot.sh, after lib/cli.sh
 
-THAW_STORE=$work/store
-export THAW_STORE
+export THAW_STORE="$work/store"
 
 snapshot() { # NAME FIELD
     "$THAW" ls --json | jq -r --arg name "$1" ".items[] | select(.name == \$name) | .$2"
