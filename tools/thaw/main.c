@@ -14,7 +14,7 @@ static const struct cli_command *const commands[] = {COMMANDS(COMMAND_POINTER)};
 static void print_help(void)
 {
     printf("usage: thaw [--store DIR] [--json] COMMAND [ARGUMENT]...\n\n"
-           "Runs microVMs.\n\n");
+           "Runs microVMs, freezes them into snapshots, and thaws these.\n\n");
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
         printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
     printf("\n  --help     print this help; 'thaw COMMAND --help' explains a command\n"
