@@ -113,7 +113,7 @@ check "and goes on" soon ticked_on flat
 
 # Other stores.
 "$THAW" run --name o --guest tick --detach --store "$work/own" </dev/null
-check "a VM's own store" "$THAW" snapshot o --name own
+check "without --store and THAW_STORE it is the VM's own" env -u THAW_STORE "$THAW" snapshot o --name own
 check "and another one, by a relative path" sh -c \
     "thaw=\$(realpath '$THAW') && cd '$work' && \$thaw snapshot o --name there --store other"
 "$THAW" stop o

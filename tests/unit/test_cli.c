@@ -2,6 +2,8 @@
 // The pure parts of the command: what people type, what clients send, what keys do.
 
 #include "http.h"
+#include "progress.h"
+#include "snapshot_json.h"
 #include "terminal.h"
 #include "text.h"
 #include <criterion/criterion.h>
@@ -200,4 +202,50 @@ Test(cli_terminal, all_other_keys_are_the_guests)
     filter(&escape, "a\x01\x03\x03z", out, &command);
     cr_assert_str_eq(out, "a\x03");
     cr_assert_eq(command, TERMINAL_INTERRUPT);
+}
+
+Test(cli_text, times_are_rfc_3339)
+{
+    char text[TIME_BYTES];
+
+    text_format_time(&(struct timespec){.tv_sec = 0, .tv_nsec = 999999}, text);
+    cr_assert_str_eq(text, "1970-01-01T00:00:00.000Z");
+    text_format_time(&(struct timespec){.tv_sec = 1234567890, .tv_nsec = 123456789}, text);
+    cr_assert_str_eq(text, "2009-02-13T23:31:30.123Z");
+}
+
+Test(cli_progress, bars_are_as_long_as_what_is_done)
+{
+    char line[256];
+
+    progress_format("a", "memory", 1 << 20, 4 << 20, 200, line, sizeof(line));
+    cr_assert_str_eq(line, "a  [######------------------]  25%  1M of 4M  memory");
+    progress_format("a", "memory", 9, 4, 200, line, sizeof(line));
+    cr_assert_str_eq(line, "a  [########################] 100%  9B of 4B  memory");
+    progress_format("a", "starting", 5, 0, 200, line, sizeof(line));
+    cr_assert_str_eq(line, "a  5B  starting");
+    progress_format("a", "memory", 1, 2, 10, line, sizeof(line));
+    cr_assert_str_eq(line, "a  [######");
+}
+
+Test(cli_snapshot, what_is_not_known_is_null)
+{
+    struct thaw_snapshot_info info = {
+        .state = THAW_SNAPSHOT_DAMAGED,
+        .id = "0123456789abcdef0123456789abcdef",
+        .name = "a\xff",
+        .source = "",
+        .template_name = "",
+        .parent = "",
+        .producer = "",
+        .error = "bad",
+    };
+    json_t *json = snapshot_json_new(&info);
+
+    cr_assert_str_eq(json_string_value(json_object_get(json, "state")), "damaged");
+    cr_assert_str_eq(json_string_value(json_object_get(json, "name")), "a?");
+    cr_assert_str_eq(json_string_value(json_object_get(json, "error")), "bad");
+    cr_assert(json_is_null(json_object_get(json, "parent")));
+    cr_assert(json_is_null(json_object_get(json, "created")));
+    json_decref(json);
 }
