@@ -57,6 +57,11 @@ int thaw_env_new(const struct thaw_env_options *options, thaw_env **ret, struct 
         r = env->cpuid ? cpu_x86_template(&env->kvm, env->cpuid, error)
                        : error_errno(error, ENOMEM, "allocating CPUID tables");
     }
+    if (r == 0) {
+        env->msrs = calloc(1, sizeof(*env->msrs));
+        r = env->msrs ? msr_list_read(&env->kvm, env->msrs, error)
+                      : error_errno(error, ENOMEM, "allocating the list of MSRs");
+    }
     if (r < 0) {
         env_unref(env);
         return r;
@@ -84,6 +89,7 @@ void env_unref(struct thaw_env *env)
     if (env->userfaultfd_fd >= 0)
         close(env->userfaultfd_fd);
     free(env->cpuid);
+    free(env->msrs);
     free(env->overlay_dir);
     free(env);
 }

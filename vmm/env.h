@@ -3,7 +3,7 @@
 #ifndef VMM_ENV_H
 #define VMM_ENV_H
 
-#include "cpu_x86.h"
+#include "kvm_state.h"
 #include <stdatomic.h>
 #include <thaw/env.h>
 
@@ -14,6 +14,7 @@ struct thaw_env {
     void *log_data;
     char *overlay_dir;
     struct cpu_x86_cpuid *cpuid; /* what guests are given, before it is made a vCPU's own */
+    struct msr_list *msrs;       /* what is saved of each vCPU */
     int kick_signal;
     int userfaultfd_fd; /* the caller's /dev/userfaultfd, duplicated; -1: none */
 };

@@ -30,17 +30,11 @@ void vm_state_free(struct vm_state *state)
 int vm_state_save(struct thaw_vm *vm, struct vm_state *state, struct thaw_error *error)
 {
     const struct kvm *kvm = &vm->env->kvm;
-    struct msr_list *msrs _cleanup_free_ = malloc(sizeof(*msrs));
-    if (!msrs)
-        return error_errno(error, ENOMEM, "allocating the list of MSRs");
-    int r = msr_list_read(kvm, msrs, error);
-    if (r < 0)
-        return r;
-
     machine_save(&vm->machine, &state->machine);
-    r = vm_clock_save(vm->fd, &state->clock, error);
+    int r = vm_clock_save(vm->fd, &state->clock, error);
     for (uint32_t i = 0; i < vm->vcpu_count && r == 0; i++)
-        r = vcpu_state_save(kvm, vm->vcpus[i].fd, msrs, &state->clock, &state->vcpus[i], error);
+        r = vcpu_state_save(
+            kvm, vm->vcpus[i].fd, vm->env->msrs, &state->clock, &state->vcpus[i], error);
     return r < 0 ? r : vm_chips_save(vm->fd, &state->chips, error);
 }
 
