@@ -1,17 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Takes a snapshot of a VM: the order of it, and guest memory. What is stored how is elsewhere.
+// Takes a snapshot of a VM: the order of it. What is stored how is elsewhere.
 
-#include "capture.h"
-#include "dirty.h"
+#include "capture_memory.h"
 #include "options.h"
-#include "pagemap.h"
 #include "rewrite.h"
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
-
-#define CHECK_INTERVAL_PAGES 256
 
 static uint64_t now_ns(void)
 {
@@ -20,117 +16,11 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* --- Guest memory ----------------------------------------------------------------------------- */
-
 int capture_random_id(struct wire_b16 *ret, struct thaw_error *error)
 {
     if (getrandom(ret->bytes, sizeof(ret->bytes), 0) != sizeof(ret->bytes))
         return error_errno(error, errno, "drawing an id");
     return 0;
-}
-
-static int ram_space(const struct mem *mem, struct page_space *ret, struct thaw_error *error)
-{
-    *ret = (struct page_space){
-        .number = SPACE_NUMBER_RAM,
-        .kind = SPACE_KIND_RAM,
-        .page_count = mem->bytes / PAGE_BYTES,
-        .region_count = mem->region_count,
-    };
-    for (unsigned i = 0; i < mem->region_count; i++)
-        ret->regions[i] = (struct index_region){
-            .gpa = mem->regions[i].gpa,
-            .page_count = mem->regions[i].bytes / PAGE_BYTES,
-            .page = mem->regions[i].ram_off / PAGE_BYTES,
-        };
-    return capture_random_id(&ret->id, error);
-}
-
-static uint64_t count_bits(const uint64_t *bits, size_t words)
-{
-    uint64_t count = 0;
-    for (size_t i = 0; i < words; i++)
-        count += (uint64_t)__builtin_popcountll(bits[i]);
-    return count;
-}
-
-/* Decides which pages to look at. With a base, those that changed since; without one, all that are
- * this VM's own. The marks are taken in both cases: from now on they count from this instant. */
-static int collect_memory(struct capture *capture, struct thaw_error *error)
-{
-    struct mem *mem = &capture->vm->mem;
-    size_t words = dirty_bitmap_words(mem);
-    capture->changed = calloc(words, sizeof(*capture->changed));
-    if (!capture->changed)
-        return error_errno(error, ENOMEM, "allocating a bitmap of pages");
-    int r = dirty_collect(mem, capture->vm->fd, capture->changed, error);
-    if (r < 0) {
-        free(take_ptr(capture->changed));
-        return r;
-    }
-    capture->wanted = capture->changed;
-    if (capture->lineage->base)
-        return 0;
-    capture->wanted = calloc(words, sizeof(*capture->wanted));
-    if (!capture->wanted)
-        return error_errno(error, ENOMEM, "allocating a bitmap of pages");
-    return pagemap_private(mem->base, mem->bytes, capture->wanted, error);
-}
-
-static int capture_page(struct capture *capture, struct page_index_builder *builder, uint64_t page,
-    struct thaw_error *error)
-{
-    const uint8_t *bytes = capture->vm->mem.base + page * PAGE_BYTES;
-    uint64_t pack_page = 0;
-    capture->result.pages++;
-    if (frame_page_is_zero(bytes)) {
-        capture->result.zero_pages++;
-        return page_index_builder_set_zero(builder, page, 1, error);
-    }
-    int r = pack_writer_add(capture->writer, SPACE_NUMBER_RAM, page, bytes, &pack_page, error);
-    return r < 0
-               ? r
-               : page_index_builder_set_data(builder, page, 1, &capture->pack_id, pack_page, error);
-}
-
-static int capture_pages(struct capture *capture, struct thaw_job *job,
-    struct page_index_builder *builder, struct thaw_error *error)
-{
-    size_t words = dirty_bitmap_words(&capture->vm->mem);
-    for (size_t i = 0; i < words; i++) {
-        for (uint64_t left = capture->wanted[i]; left; left &= left - 1) {
-            uint64_t page = i * 64 + (uint64_t)__builtin_ctzll(left);
-            int r = capture_page(capture, builder, page, error);
-            if (r < 0)
-                return r;
-            if (capture->result.pages % CHECK_INTERVAL_PAGES == 0) {
-                job_advance(job, CHECK_INTERVAL_PAGES * PAGE_BYTES);
-                if (job_cancelled(job))
-                    return error_set(error, -ECANCELED, "cancelled");
-            }
-        }
-    }
-    return 0;
-}
-
-static int capture_memory(struct capture *capture, struct thaw_job *job, struct thaw_error *error)
-{
-    struct page_space space;
-    struct page_index_builder *builder;
-    const struct page_index *base = capture->from ? capture->from->spaces[0].index : NULL;
-    job_phase(job, "memory",
-        count_bits(capture->wanted, dirty_bitmap_words(&capture->vm->mem)) * PAGE_BYTES);
-    int r = ram_space(&capture->vm->mem, &space, error);
-    if (r == 0)
-        r = page_index_builder_new(&space, base, &builder, error);
-    if (r < 0)
-        return r;
-    r = capture_pages(capture, job, builder, error);
-    if (r < 0)
-        page_index_builder_free(builder);
-    else
-        r = page_index_builder_finish(builder, &capture->indexes[SPACE_NUMBER_RAM], error);
-    return r;
 }
 
 /* --- The instant ------------------------------------------------------------------------------ */
@@ -162,37 +52,59 @@ static void freeze_disks(struct capture *capture)
     }
 }
 
-static int capture_held(struct capture *capture, struct thaw_job *job, struct thaw_error *error)
+/* Nothing in here takes long, unless memory is all copied here or changes faster than it can be
+ * copied. */
+static int capture_held(struct capture *capture, struct thaw_error *error)
 {
     int r = vm_state_save(capture->vm, capture->state, error);
     /* After the state: saving devices may write to guest memory. */
     if (r == 0)
-        r = collect_memory(capture, error);
-    if (r < 0)
-        return r;
-    freeze_disks(capture);
-    return capture_memory(capture, job, error);
+        r = capture_memory_rest(capture->memory, error);
+    if (r == 0)
+        freeze_disks(capture);
+    return r;
 }
 
-static int capture_instant(struct capture *capture, struct thaw_job *job, struct thaw_error *error)
+static int capture_instant(struct capture *capture, struct thaw_error *error)
 {
     bool was_running = false;
     uint64_t start = now_ns();
     int r = vm_hold(capture->vm, &was_running, error);
     if (r < 0)
         return r;
-    r = capture_held(capture, job, error);
-    vm_release(capture->vm, was_running && (r < 0 || !(capture->flags & THAW_SNAPSHOT_KILL)));
+    r = capture_held(capture, error);
+    bool kill = capture->flags & THAW_SNAPSHOT_KILL;
+    vm_release(capture->vm, was_running && (r < 0 || !kill));
+    capture->kept_from_running = r == 0 && was_running && kill;
     if (was_running)
         capture->result.pause_ns = now_ns() - start;
     return r;
+}
+
+/* Of a VM that stands still anyway, everything is copied at once. */
+static bool is_live(struct capture *capture)
+{
+    struct thaw_vm_info info = {.size = sizeof(info)};
+    thaw_vm_get_info(capture->vm, &info);
+    return info.state == THAW_VM_RUNNING && !(capture->flags & THAW_SNAPSHOT_STOP_AND_COPY);
+}
+
+static int capture_memory(struct capture *capture, struct thaw_job *job, struct thaw_error *error)
+{
+    bool live = is_live(capture);
+    int r = capture_memory_new(capture, job, live, &capture->memory, error);
+    if (r == 0 && live)
+        r = capture_memory_rounds(capture->memory, error);
+    if (r == 0)
+        r = capture_instant(capture, error);
+    return r < 0 ? r : capture_memory_finish(capture->memory, error);
 }
 
 /* --- The rest --------------------------------------------------------------------------------- */
 
 static int capture_spaces(struct capture *capture, struct thaw_job *job, struct thaw_error *error)
 {
-    int r = capture_instant(capture, job, error);
+    int r = capture_memory(capture, job, error);
     job_phase(job, "disks", 0);
     for (unsigned i = 0; i < capture->disk_count && r == 0; i++)
         r = capture_disk(capture, job, i, error);
@@ -264,8 +176,8 @@ static void advance(struct capture *capture)
 
 static void give_up(struct capture *capture, const char *why)
 {
-    if (capture->changed)
-        dirty_put_back(&capture->vm->mem, capture->changed);
+    if (capture->memory)
+        capture_memory_put_back(capture->memory);
     pack_writer_abort(take_ptr(capture->writer));
     store_abort(take_ptr(capture->creation), why, NULL);
 }
@@ -289,6 +201,8 @@ static int run(struct thaw_job *job, void *data, struct thaw_error *error)
     pthread_mutex_unlock(&capture->vm->api_lock);
     if (r == 0 && (capture->flags & THAW_SNAPSHOT_KILL))
         thaw_vm_stop(capture->vm, NULL);
+    else if (capture->kept_from_running)
+        thaw_vm_resume(capture->vm, NULL);
     capture->result.total_ns = now_ns() - start;
     return r;
 }
@@ -298,9 +212,7 @@ void capture_free(void *data)
     struct capture *capture = data;
     if (capture->creation)
         store_abort(capture->creation, "never started", NULL);
-    if (capture->wanted != capture->changed)
-        free(capture->wanted);
-    free(capture->changed);
+    capture_memory_free(capture->memory);
     for (unsigned i = 0; i < THAW_DISKS_MAX; i++)
         disk_overlay_free(capture->overlays[i]);
     for (unsigned i = 0; i < CONTENTS_SPACES_MAX; i++)

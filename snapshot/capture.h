@@ -23,8 +23,8 @@ struct capture {
     struct wire_b16 pack_id;
     struct pack_writer *writer;
     struct vm_state *state;
-    uint64_t *changed; /* pages whose marks were taken away, to be put back on failure */
-    uint64_t *wanted;  /* pages to look at; may be `changed` */
+    struct capture_memory *memory; /* NULL: not begun */
+    bool kept_from_running;        /* for KILL: to be resumed if it comes to nothing */
     struct disk_overlay *overlays[THAW_DISKS_MAX]; /* to be pushed; NULL: read-only, or pushed */
     struct disk_layer *frozen[THAW_DISKS_MAX];     /* the top layer at the instant */
     unsigned disk_count;

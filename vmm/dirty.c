@@ -2,10 +2,10 @@
 // The union of what KVM and this process know of changed pages. Does not copy any.
 
 #include "dirty.h"
-#include "pagemap.h"
 #include <linux/kvm.h>
-#include <string.h>
 #include <sys/ioctl.h>
+
+#define CLEAR_PAGES (64 * MIB / PAGE_BYTES)
 
 int dirty_enable(int vm_fd, struct thaw_error *error)
 {
@@ -40,18 +40,30 @@ static int read_log(const struct mem *mem, int vm_fd, uint64_t *log, struct thaw
     return 0;
 }
 
+static bool any(const uint64_t *bits, uint64_t words)
+{
+    uint64_t all = 0;
+    for (uint64_t i = 0; i < words; i++)
+        all |= bits[i];
+    return all != 0;
+}
+
+/* In pieces, since KVM holds up the guest's page faults during each; and not where no bit is set.
+ */
 static int clear_log(const struct mem *mem, int vm_fd, uint64_t *bits, struct thaw_error *error)
 {
     for (unsigned i = 0; i < mem->region_count; i++) {
         const struct mem_region *region = &mem->regions[i];
         uint64_t pages = region->bytes / PAGE_BYTES;
-        for (uint64_t first = 0; first < pages; first += UINT32_MAX & ~63u) {
+        for (uint64_t first = 0; first < pages; first += CLEAR_PAGES) {
             struct kvm_clear_dirty_log clear = {
                 .slot = i,
-                .num_pages = (uint32_t)MIN(pages - first, (uint64_t)(UINT32_MAX & ~63u)),
+                .num_pages = (uint32_t)MIN(pages - first, CLEAR_PAGES),
                 .first_page = first,
                 .dirty_bitmap = region_bits(bits, region) + first / 64,
             };
+            if (!any(clear.dirty_bitmap, ALIGN_UP(clear.num_pages, 64) / 64))
+                continue;
             if (ioctl(vm_fd, KVM_CLEAR_DIRTY_LOG, &clear) < 0)
                 return error_errno(error, errno, "clearing KVM's dirty log");
         }
@@ -59,31 +71,36 @@ static int clear_log(const struct mem *mem, int vm_fd, uint64_t *bits, struct th
     return 0;
 }
 
-/* Takes this process's own marks of the given pages; what KVM marked is added to `bits` already. */
-static void take_host_marks(struct mem *mem, const uint64_t *private, uint64_t *bits)
+/* Why this may run beside the guest and devices: each mark is taken away before the caller reads
+ * the page, and each writer marks its page no earlier than it can write to it.
+ *   Guest stores: clearing a bit of the log write-protects the page and flushes the TLBs before the
+ *     call returns. Stores before that are seen; one after it faults, and KVM sets the bit again.
+ *   Stores by KVM (emulated instructions, its clock pages) and by this process are marked after the
+ *     bytes are there, with a full barrier. If that mark is one we have taken, the bytes are seen;
+ *     if it comes later, it stays.
+ * A page that is marked between the reading and the clearing keeps its mark: only bits that were
+ * read are cleared. */
+int dirty_take(struct mem *mem, int vm_fd, uint64_t *ret_bits, struct thaw_error *error)
 {
-    for (size_t i = 0; i < dirty_bitmap_words(mem); i++)
-        if (private[i])
-            bits[i] |= atomic_fetch_and(&mem->host_dirty[i], ~private[i]) & private[i];
-}
-
-int dirty_collect(struct mem *mem, int vm_fd, uint64_t *bits, struct thaw_error *error)
-{
-    size_t words = dirty_bitmap_words(mem);
-    uint64_t *private _cleanup_free_ = calloc(words, sizeof(*private));
-    if (!private)
-        return error_errno(error, ENOMEM, "allocating a bitmap of pages");
-    int r = read_log(mem, vm_fd, bits, error);
-    if (r == 0)
-        r = pagemap_private(mem->base, mem->bytes, private, error);
+    int r = read_log(mem, vm_fd, ret_bits, error);
     if (r < 0)
         return r;
-    for (size_t i = 0; i < words; i++)
-        bits[i] &= private[i];
-    r = clear_log(mem, vm_fd, bits, error);
-    take_host_marks(mem, private, bits);
-    if (r < 0)
-        dirty_put_back(mem, bits);
+    r = clear_log(mem, vm_fd, ret_bits, error);
+    if (r < 0) {
+        dirty_put_back(mem, ret_bits);
+        return r;
+    }
+    for (size_t i = 0; i < dirty_bitmap_words(mem); i++)
+        if (atomic_load_explicit(&mem->host_dirty[i], memory_order_relaxed))
+            ret_bits[i] |= atomic_exchange(&mem->host_dirty[i], 0);
+    return 0;
+}
+
+int dirty_peek(const struct mem *mem, int vm_fd, uint64_t *ret_bits, struct thaw_error *error)
+{
+    int r = read_log(mem, vm_fd, ret_bits, error);
+    for (size_t i = 0; i < dirty_bitmap_words(mem) && r == 0; i++)
+        ret_bits[i] |= atomic_load_explicit(&mem->host_dirty[i], memory_order_relaxed);
     return r;
 }
 

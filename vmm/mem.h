@@ -90,4 +90,8 @@ void mem_set_presenter(struct mem *mem, mem_present_fn present, void *data);
  * or the presenter's error, and then it must not be touched. */
 int mem_make_present(const struct mem *mem, uint64_t ram_off, uint64_t bytes);
 
+/* Copies page `page` of RAM while whoever may is writing to it: the copy is then of no one instant,
+ * and a mark says so (dirty.h). 0, or the presenter's error. */
+int mem_copy_page(const struct mem *mem, uint64_t page, void *dst);
+
 #endif

@@ -86,6 +86,10 @@ struct thaw_snapshot_result {
     uint64_t pages;        /* that were looked at: all in use, or those that changed */
     uint64_t zero_pages;   /* of them, all zero: not stored */
     uint64_t stored_bytes; /* that the snapshot added to the store */
+    uint32_t rounds;       /* in which memory was copied before the pause; 0: stop-and-copy */
+    uint32_t reserved;     /* 0 */
+    uint64_t paused_pages; /* of memory, that were copied during the pause */
+    uint64_t stale_pages;  /* stored in vain, since the guest wrote them again */
 };
 
 /* Starts to take a snapshot of a VM that is RUNNING or PAUSED, which goes on as it was afterwards,
