@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+// Makes the guests and judges what they print. Runs none.
+
+#include "recipe.h"
+#include "../../guest/memtouch/layout.h"
+#include "scratch.h"
+#include <elf.h>
+#include <fcntl.h>
+#include <string.h>
+
+#define BEAT_GPA          0x100000u
+#define BEAT_RECORD_GPA   0x101000u /* a page of its own */
+#define BEAT_RECORD_BYTES (NONCE_BYTES + 4 + 1)
+#define LINE_BYTES        128
+
+/* One exit a round: the string instruction's. */
+static const uint8_t beat_code[] = {
+    0xfc,                                      /* cld */
+    0xbb, 0x00, 0x10, 0x10, 0x00,              /* mov ebx, BEAT_RECORD_GPA */
+    0xff, 0x43, NONCE_BYTES,                   /* again: inc dword [rbx + NONCE_BYTES] */
+    0x89, 0xde,                                /* mov esi, ebx */
+    0xb9, BEAT_RECORD_BYTES, 0x00, 0x00, 0x00, /* mov ecx, BEAT_RECORD_BYTES */
+    0xba, 0xf8, 0x03, 0x00, 0x00,              /* mov edx, COM1 */
+    0xf3, 0x6e,                                /* rep outsb */
+    0xeb, 0xed,                                /* jmp again */
+};
+
+struct beat_file {
+    Elf64_Ehdr header;
+    Elf64_Phdr segment;
+    uint8_t code[BEAT_RECORD_GPA - BEAT_GPA];
+    char nonce[NONCE_BYTES];
+    uint8_t count[4];
+    char newline;
+} __attribute__((packed));
+
+static int write_file(const char *path, const void *bytes, size_t count, struct thaw_error *error)
+{
+    _cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0 || write(fd, bytes, count) != (ssize_t)count)
+        return bench_errno(error, "writing %s", path);
+    return 0;
+}
+
+static int write_beat(const struct bench *bench, const char *path, struct thaw_error *error)
+{
+    static struct beat_file file;
+    const uint64_t bytes = sizeof(file) - offsetof(struct beat_file, code);
+    file.header = (Elf64_Ehdr){
+        .e_ident = {ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64, ELFDATA2LSB, EV_CURRENT},
+        .e_type = ET_EXEC,
+        .e_machine = EM_X86_64,
+        .e_version = EV_CURRENT,
+        .e_entry = BEAT_GPA,
+        .e_phoff = sizeof(Elf64_Ehdr),
+        .e_ehsize = sizeof(Elf64_Ehdr),
+        .e_phentsize = sizeof(Elf64_Phdr),
+        .e_phnum = 1,
+    };
+    file.segment = (Elf64_Phdr){
+        .p_type = PT_LOAD,
+        .p_flags = PF_R | PF_W | PF_X,
+        .p_offset = offsetof(struct beat_file, code),
+        .p_vaddr = BEAT_GPA,
+        .p_paddr = BEAT_GPA,
+        .p_filesz = bytes,
+        .p_memsz = bytes,
+    };
+    memcpy(file.code, beat_code, sizeof(beat_code));
+    memcpy(file.nonce, bench->nonce, NONCE_BYTES);
+    file.newline = '\n';
+    return write_file(path, &file, sizeof(file), error);
+}
+
+int recipe_beat(struct bench *bench, unsigned mem_mib, struct recipe *ret, struct thaw_error *error)
+{
+    *ret = (struct recipe){.kind = RECIPE_BEAT, .mem_mib = mem_mib};
+    snprintf(ret->name, sizeof(ret->name), "beat-%u", mem_mib);
+    int r = scratch_path(bench, "beat", ret->kernel, sizeof(ret->kernel), error);
+    return r < 0 || access(ret->kernel, F_OK) == 0 ? r : write_beat(bench, ret->kernel, error);
+}
+
+static int make_data(const struct bench *bench, const char *path, unsigned mib, unsigned seed,
+    struct thaw_error *error)
+{
+    char seed_text[16], mib_text[16];
+    pid_t pid;
+    snprintf(seed_text, sizeof(seed_text), "%u", seed);
+    snprintf(mib_text, sizeof(mib_text), "%u", mib);
+    const char *const argv[] = {bench->data_tool, "-s", seed_text, "-o", path, mib_text, NULL};
+    int r = scratch_spawn(argv, -1, &pid, error);
+    return r < 0 ? r : scratch_wait(pid, 0, bench->data_tool, error);
+}
+
+int recipe_memtouch(struct bench *bench, const char *name, const struct memtouch_options *options,
+    struct recipe *ret, struct thaw_error *error)
+{
+    char file[32];
+    *ret = (struct recipe){
+        .kind = RECIPE_MEMTOUCH,
+        .mem_mib = options->mem_mib,
+        .data_mib = options->data_mib,
+        .ws_mib = options->ws_mib,
+        .writes = options->writes,
+    };
+    snprintf(ret->name, sizeof(ret->name), "%s", name);
+    snprintf(ret->kernel, sizeof(ret->kernel), "%.480s/memtouch", bench->guests_dir);
+    snprintf(ret->cmdline, sizeof(ret->cmdline), "ws=%u op=%s order=%s rate=%u", options->ws_mib,
+        options->writes ? "write" : "read", options->random ? "rand" : "seq", options->rate_mibs);
+    snprintf(file, sizeof(file), "data-%u", options->data_mib);
+    int r = scratch_path(bench, file, ret->initrd, sizeof(ret->initrd), error);
+    if (r < 0 || access(ret->initrd, F_OK) == 0)
+        return r;
+    return make_data(bench, ret->initrd, options->data_mib, bench->seed, error);
+}
+
+/* --- What they print -------------------------------------------------------------------------- */
+
+static int read_beat(
+    const struct bench *bench, const char *record, uint32_t *ret_number, struct thaw_error *error)
+{
+    const uint8_t *count = (const uint8_t *)record + NONCE_BYTES;
+    if (memcmp(record, bench->nonce, NONCE_BYTES) != 0 || record[BEAT_RECORD_BYTES - 1] != '\n')
+        return bench_fail(error, THAW_EGUEST,
+            "the guest printed something else than the nonce of this run: its memory is not what "
+            "was saved");
+    *ret_number = (uint32_t)count[0] | (uint32_t)count[1] << 8 | (uint32_t)count[2] << 16 |
+                  (uint32_t)count[3] << 24;
+    return 1;
+}
+
+/* layout.h says what a pass adds up to. */
+static uint64_t expected_sum(const struct bench *bench, const struct recipe *recipe, uint64_t pass)
+{
+    uint64_t pages = (uint64_t)recipe->ws_mib * PAGES_PER_MIB;
+    uint64_t sum = MEMTOUCH_MIX_STEP * (pages * (pages - 1) / 2 + pages * (bench->seed + 1));
+    return recipe->writes ? sum + pages * pass : sum;
+}
+
+static int read_memtouch(const struct bench *bench, const struct recipe *recipe, const char *line,
+    uint32_t *ret_number, struct thaw_error *error)
+{
+    unsigned long pass, pages, sum;
+    if (sscanf(line, "memtouch: pass %lu pages %lu sum %lx", &pass, &pages, &sum) != 3)
+        return bench_fail(error, THAW_EGUEST, "the guest printed '%.80s'", line);
+    if (pages != (unsigned long)recipe->ws_mib * PAGES_PER_MIB ||
+        sum != expected_sum(bench, recipe, pass))
+        return bench_fail(
+            error, THAW_EGUEST, "the guest's sum is wrong, so its memory is: '%.80s'", line);
+    *ret_number = (uint32_t)pass;
+    return 1;
+}
+
+static int read_record(const struct bench *bench, const struct recipe *recipe, const char *bytes,
+    size_t count, uint32_t *ret_number, struct thaw_error *error)
+{
+    char line[LINE_BYTES];
+    if (recipe->kind == RECIPE_BEAT)
+        return count < BEAT_RECORD_BYTES ? 0 : read_beat(bench, bytes, ret_number, error);
+    const char *end = memchr(bytes, '\n', count);
+    if (!end)
+        return 0;
+    snprintf(line, sizeof(line), "%.*s", (int)MIN(end - bytes, LINE_BYTES - 1), bytes);
+    return read_memtouch(bench, recipe, line, ret_number, error);
+}
+
+int recipe_read(const struct bench *bench, const struct recipe *recipe, const char *bytes,
+    size_t count, uint32_t *ret_number, struct thaw_error *error)
+{
+    static const char greeting[] = "memtouch: ready";
+    if (recipe->kind == RECIPE_MEMTOUCH && count >= sizeof(greeting) - 1 &&
+        memcmp(bytes, greeting, sizeof(greeting) - 1) == 0) {
+        const char *end = memchr(bytes, '\n', count);
+        if (!end)
+            return 0;
+        count -= (size_t)(end + 1 - bytes);
+        bytes = end + 1;
+    }
+    return read_record(bench, recipe, bytes, count, ret_number, error);
+}
+
+int recipe_read_last(const struct bench *bench, const struct recipe *recipe, const char *bytes,
+    size_t count, uint32_t *ret_number, struct thaw_error *error)
+{
+    if (recipe->kind == RECIPE_BEAT) {
+        if (count < BEAT_RECORD_BYTES)
+            return 0;
+        return read_beat(bench, bytes + count - BEAT_RECORD_BYTES, ret_number, error);
+    }
+    const char *end = memrchr(bytes, '\n', count);
+    if (!end)
+        return 0;
+    const char *before = memrchr(bytes, '\n', (size_t)(end - bytes));
+    if (!before)
+        return recipe_read(bench, recipe, bytes, count, ret_number, error);
+    return read_record(bench, recipe, before + 1, (size_t)(end - before), ret_number, error);
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The guests of the benchmarks, and how each proves that it is the one that was saved, going on
+ * where it was: its output has a number that counts on, and what only this run's guests know.
+ *
+ *   beat      a loop that does nothing but count in its memory and print count and nonce: whatever
+ *             is between request and first output is not the guest's
+ *   memtouch  reads or writes a working set page by page, checks each page, and prints a sum of
+ *             what it read: its first output says that the working set was touched
+ *
+ * Records of beat are 13 bytes: the nonce, the count in little-endian, a newline.
+ */
+#ifndef BENCH_RECIPE_H
+#define BENCH_RECIPE_H
+
+#include "bench.h"
+
+enum recipe_kind {
+    RECIPE_BEAT,
+    RECIPE_MEMTOUCH,
+};
+
+struct recipe {
+    enum recipe_kind kind;
+    char name[40]; /* of the snapshot that is made of it */
+    char kernel[PATH_BYTES];
+    char initrd[PATH_BYTES]; /* empty: none */
+    char cmdline[128];
+    unsigned mem_mib;
+    unsigned data_mib; /* RECIPE_MEMTOUCH: the initrd */
+    unsigned ws_mib;
+    bool writes;
+};
+
+/* Fill *ret, and make what files the guest needs in the scratch directory. */
+int recipe_beat(
+    struct bench *bench, unsigned mem_mib, struct recipe *ret, struct thaw_error *error);
+
+struct memtouch_options {
+    unsigned mem_mib;
+    unsigned data_mib;
+    unsigned ws_mib;
+    bool writes;
+    bool random;        /* the order */
+    unsigned rate_mibs; /* MiB a second; 0: as fast as possible */
+};
+
+int recipe_memtouch(struct bench *bench, const char *name, const struct memtouch_options *options,
+    struct recipe *ret, struct thaw_error *error);
+
+/* Looks for the first record in what a guest has printed. 1: it is there, and *ret_number is its
+ * count or pass. 0: more has to come. Negative: it is wrong, and error says in what. */
+int recipe_read(const struct bench *bench, const struct recipe *recipe, const char *bytes,
+    size_t count, uint32_t *ret_number, struct thaw_error *error);
+
+/* The same for the last complete record. */
+int recipe_read_last(const struct bench *bench, const struct recipe *recipe, const char *bytes,
+    size_t count, uint32_t *ret_number, struct thaw_error *error);
+
+#endif

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// THE list of rows, and how samples of a row are taken. What is measured is elsewhere.
+
+#include "rows.h"
+#include "terminal.h"
+#include <string.h>
+
+const struct row rows[] = {
+    {"capture", "full and diff snapshots against zstd on the same bytes", row_capture},
+};
+const size_t row_count = ARRAY_SIZE(rows);
+
+const struct row *rows_find(const char *name)
+{
+    for (size_t i = 0; i < row_count; i++)
+        if (strcmp(rows[i].name, name) == 0)
+            return &rows[i];
+    return NULL;
+}
+
+static int sample_one(
+    struct bench *bench, const char *row, const struct mode *mode, struct thaw_error *error)
+{
+    if (bench_interrupted)
+        return bench_fail(error, -EINTR, "interrupted");
+    struct thaw_error own = {0};
+    int r = mode->sample(bench, row, mode, &own);
+    return r < 0 ? bench_fail(error, r, "%s, %s: %.400s", row, mode->name, own.message) : 0;
+}
+
+int rows_run_modes(struct bench *bench, const char *row, const struct mode *modes, size_t count,
+    const struct rounds *rounds, struct thaw_error *error)
+{
+    bool quick = bench->options.quick;
+    unsigned samples = quick ? rounds->quick_samples : rounds->samples;
+    uint64_t end_ns = now_ns() + (uint64_t)rounds->quick_s * 1000000000u;
+    for (unsigned i = 0; i < samples; i++) {
+        if (quick && i > 0 && now_ns() > end_ns)
+            break;
+        for (size_t k = 0; k < count; k++) {
+            terminal_progress(row, modes[k].name, i, samples);
+            int r = sample_one(bench, row, &modes[k], error);
+            if (r < 0)
+                return r;
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The rows: what can be measured, one function each, listed once in rows.c. A row makes its guests,
+ * then takes samples of several modes in turn, so that what changes on the host meanwhile meets all
+ * of them alike. A new row is a function here and a line in rows.c; a new mode of a row is a line
+ * in the row's table.
+ */
+#ifndef BENCH_ROWS_H
+#define BENCH_ROWS_H
+
+#include "bench.h"
+
+struct row {
+    const char *name;
+    const char *what; /* for `thaw-bench list` */
+    int (*run)(struct bench *bench, const char *row, struct thaw_error *error);
+};
+
+extern const struct row rows[];
+extern const size_t row_count;
+
+const struct row *rows_find(const char *name);
+
+/* One way of doing what a row measures. The sample adds its values to the results itself. */
+struct mode {
+    const char *name;
+    int (*sample)(
+        struct bench *bench, const char *row, const struct mode *mode, struct thaw_error *error);
+    void *data;
+};
+
+/* Runs every mode `samples` times, in turn. In a quick run, stops after `quick_s` seconds if each
+ * mode has had one sample. The first round of all is not kept where `warm` is set. */
+struct rounds {
+    unsigned samples;
+    unsigned quick_samples;
+    unsigned quick_s;
+};
+
+int rows_run_modes(struct bench *bench, const char *row, const struct mode *modes, size_t count,
+    const struct rounds *rounds, struct thaw_error *error);
+
+int row_capture(struct bench *bench, const char *row, struct thaw_error *error);
+int row_restore(struct bench *bench, const char *row, struct thaw_error *error);
+int row_data(struct bench *bench, const char *row, struct thaw_error *error);
+int row_pause(struct bench *bench, const char *row, struct thaw_error *error);
+int row_fanout(struct bench *bench, const char *row, struct thaw_error *error);
+int row_density(struct bench *bench, const char *row, struct thaw_error *error);
+int row_process(struct bench *bench, const char *row, struct thaw_error *error);
+
+/* Adds all targets to the results, once all rows that were asked for have run. */
+void targets_add(struct results *results);
+
+#endif

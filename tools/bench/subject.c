@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs guests by the public API and watches their console. Takes no time but that of first output.
+
+#include "subject.h"
+#include <string.h>
+
+static void keep(struct subject *subject, char byte)
+{
+    if (subject->skipping) {
+        subject->skipping = byte != '\n';
+        return;
+    }
+    if (subject->count == 0)
+        subject->first_ns = now_ns();
+    if (subject->count < SUBJECT_KEPT_BYTES)
+        subject->head[subject->count] = byte;
+    subject->tail[subject->count % SUBJECT_KEPT_BYTES] = byte;
+    subject->count++;
+    if (byte == '\n')
+        pthread_cond_signal(&subject->more);
+}
+
+static void on_console(void *data, const char *bytes, size_t count)
+{
+    struct subject *subject = data;
+    pthread_mutex_lock(&subject->lock);
+    for (size_t i = 0; i < count; i++)
+        keep(subject, bytes[i]);
+    pthread_mutex_unlock(&subject->lock);
+}
+
+static void init(struct bench *bench, const struct recipe *recipe, struct subject *ret)
+{
+    pthread_condattr_t attr;
+    *ret = (struct subject){.bench = bench, .recipe = recipe};
+    pthread_mutex_init(&ret->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&ret->more, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+void subject_free(struct subject *subject)
+{
+    if (!subject->bench)
+        return;
+    thaw_vm_free(subject->vm);
+    pthread_cond_destroy(&subject->more);
+    pthread_mutex_destroy(&subject->lock);
+    *subject = (struct subject){0};
+}
+
+int subject_new(
+    struct bench *bench, const struct recipe *recipe, struct subject *ret, struct thaw_error *error)
+{
+    init(bench, recipe, ret);
+    const struct thaw_vm_options options = {
+        .size = sizeof(options),
+        .name = "subject",
+        .mem_bytes = (uint64_t)recipe->mem_mib * MIB,
+        .kernel_path = recipe->kernel,
+        .initrd_path = recipe->initrd[0] ? recipe->initrd : NULL,
+        .cmdline = recipe->cmdline,
+        .console = on_console,
+        .console_data = ret,
+    };
+    int r = thaw_vm_new(bench->env, &options, &ret->vm, error);
+    if (r < 0)
+        subject_free(ret);
+    return r;
+}
+
+int subject_restore(struct bench *bench, const struct recipe *recipe,
+    const struct thaw_restore_options *options, const char *ref, struct subject *ret,
+    struct thaw_error *error)
+{
+    init(bench, recipe, ret);
+    struct thaw_restore_options own = *options;
+    own.size = sizeof(own);
+    own.console = on_console;
+    own.console_data = ret;
+    int r = thaw_restore(bench->env, bench->store, ref, &own, &ret->vm, error);
+    if (r < 0)
+        subject_free(ret);
+    return r;
+}
+
+void subject_forget(struct subject *subject)
+{
+    pthread_mutex_lock(&subject->lock);
+    subject->skipping =
+        subject->count > 0 && subject->tail[(subject->count - 1) % SUBJECT_KEPT_BYTES] != '\n';
+    subject->count = 0;
+    subject->first_ns = 0;
+    pthread_mutex_unlock(&subject->lock);
+}
+
+static int ended(struct subject *subject, struct thaw_error *error)
+{
+    struct thaw_vm_info info = {.size = sizeof(info)};
+    thaw_vm_get_info(subject->vm, &info);
+    if (info.state != THAW_VM_STOPPED && info.state != THAW_VM_FAILED)
+        return 0;
+    return bench_fail(error, THAW_EGUEST, "the guest is %s: %s; it had printed '%.80s'",
+        thaw_vm_state_name(info.state), info.detail, subject->head);
+}
+
+static int wait_record_locked(
+    struct subject *subject, uint32_t *ret_number, struct thaw_error *error)
+{
+    struct timespec when;
+    clock_gettime(CLOCK_MONOTONIC, &when);
+    time_t last = when.tv_sec + GUEST_TIMEOUT_MS / 1000;
+    for (;;) {
+        int r = recipe_read(subject->bench, subject->recipe, subject->head,
+            MIN(subject->count, (size_t)SUBJECT_KEPT_BYTES), ret_number, error);
+        if (r == 0)
+            r = ended(subject, error);
+        if (r != 0)
+            return r < 0 ? r : 0;
+        if (bench_interrupted)
+            return bench_fail(error, -EINTR, "interrupted");
+        clock_gettime(CLOCK_MONOTONIC, &when);
+        if (when.tv_sec > last)
+            return bench_fail(error, -ETIMEDOUT, "the guest prints nothing");
+        when.tv_sec++;
+        pthread_cond_timedwait(&subject->more, &subject->lock, &when);
+    }
+}
+
+int subject_expect(
+    struct subject *subject, uint32_t from, uint32_t *ret_number, struct thaw_error *error)
+{
+    uint32_t number = 0;
+    pthread_mutex_lock(&subject->lock);
+    int r = wait_record_locked(subject, &number, error);
+    pthread_mutex_unlock(&subject->lock);
+    if (r < 0)
+        return r;
+    if (from > 0 && number != from + 1)
+        return bench_fail(error, THAW_EGUEST,
+            "the guest went on with number %u instead of %u after it was restored", number,
+            from + 1);
+    if (ret_number)
+        *ret_number = number;
+    return 0;
+}
+
+int subject_last(struct subject *subject, uint32_t *ret_number, struct thaw_error *error)
+{
+    char bytes[SUBJECT_KEPT_BYTES];
+    size_t count = MIN(subject->count, sizeof(bytes));
+    for (size_t i = 0; i < count; i++)
+        bytes[i] = subject->tail[(subject->count - count + i) % SUBJECT_KEPT_BYTES];
+    int r = recipe_read_last(subject->bench, subject->recipe, bytes, count, ret_number, error);
+    return r == 0 ? bench_fail(error, THAW_EGUEST, "the guest has printed nothing yet") : MIN(r, 0);
+}
+
+int subject_snapshot(struct subject *subject, const struct thaw_snapshot_options *options,
+    struct thaw_snapshot_result *ret, struct thaw_error *error)
+{
+    struct thaw_snapshot_options own = *options;
+    struct thaw_job *job;
+    own.size = sizeof(own);
+    int r = thaw_vm_snapshot(subject->vm, subject->bench->store, &own, &job, error);
+    if (r < 0)
+        return r;
+    r = thaw_job_wait(job, -1, error);
+    ret->size = sizeof(*ret);
+    if (r == 0)
+        r = thaw_job_get_snapshot(job, ret);
+    thaw_job_free(job);
+    return r;
+}
+
+int subject_warm_up(struct subject *subject, struct thaw_error *error)
+{
+    int r = thaw_vm_start(subject->vm, error);
+    return r < 0 ? r : subject_expect(subject, 0, NULL, error);
+}
+
+int fixture_make(
+    struct bench *bench, const struct recipe *recipe, struct fixture *ret, struct thaw_error *error)
+{
+    struct subject subject;
+    *ret = (struct fixture){.recipe = *recipe};
+    int r = subject_new(bench, &ret->recipe, &subject, error);
+    if (r < 0)
+        return r;
+    r = subject_warm_up(&subject, error);
+    if (r == 0)
+        r = thaw_vm_pause(subject.vm, error);
+    if (r == 0)
+        r = subject_last(&subject, &ret->number, error);
+    const struct thaw_snapshot_options options = {.name = recipe->name};
+    if (r == 0)
+        r = subject_snapshot(&subject, &options, &ret->result, error);
+    subject_free(&subject);
+    return r;
+}

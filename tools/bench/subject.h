@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A VM of thaw's under measurement: runs a recipe's guest through the public API, and keeps what it
+ * prints with the instant of the first byte. Fixtures are snapshots of such VMs, made once a run.
+ *
+ * One thread uses a subject; its console is filled on the vCPU's.
+ */
+#ifndef BENCH_SUBJECT_H
+#define BENCH_SUBJECT_H
+
+#include "recipe.h"
+#include <pthread.h>
+
+#define SUBJECT_KEPT_BYTES 512
+
+struct subject {
+    const struct bench *bench;
+    const struct recipe *recipe;
+    thaw_vm *vm;
+    pthread_mutex_t lock; /* guards all below */
+    pthread_cond_t more;
+    char head[SUBJECT_KEPT_BYTES]; /* the first bytes since the last subject_forget */
+    char tail[SUBJECT_KEPT_BYTES]; /* the last ones, in a circle */
+    size_t count;                  /* of all */
+    uint64_t first_ns;             /* when the first came */
+    bool skipping;                 /* until the end of the line */
+};
+
+/* A new VM, CREATED. */
+int subject_new(struct bench *bench, const struct recipe *recipe, struct subject *ret,
+    struct thaw_error *error);
+
+/* A VM of the snapshot, PAUSED. */
+int subject_restore(struct bench *bench, const struct recipe *recipe,
+    const struct thaw_restore_options *options, const char *ref, struct subject *ret,
+    struct thaw_error *error);
+
+void subject_free(struct subject *subject);
+
+/* Waits for the guest's first record, and checks it. If from > 0, its number must be the next. */
+int subject_expect(
+    struct subject *subject, uint32_t from, uint32_t *ret_number, struct thaw_error *error);
+
+/* The last record that was printed. The VM must be paused. */
+int subject_last(struct subject *subject, uint32_t *ret_number, struct thaw_error *error);
+
+/* Forgets what was printed: the next line is the first. Not while a beat runs, whose records are no
+ * lines. */
+void subject_forget(struct subject *subject);
+
+/* Takes a snapshot and waits for it. */
+int subject_snapshot(struct subject *subject, const struct thaw_snapshot_options *options,
+    struct thaw_snapshot_result *ret, struct thaw_error *error);
+
+/* Starts the VM and waits for its first record: then memtouch has touched all of its working set.
+ */
+int subject_warm_up(struct subject *subject, struct thaw_error *error);
+
+/* --- Fixtures --------------------------------------------------------------------------------- */
+
+struct fixture {
+    struct recipe recipe;
+    uint32_t number; /* of the last record before the snapshot */
+    struct thaw_snapshot_result result;
+};
+
+/* A full snapshot, named as the recipe. */
+int fixture_make(struct bench *bench, const struct recipe *recipe, struct fixture *ret,
+    struct thaw_error *error);
+
+#endif
