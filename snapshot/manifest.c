@@ -139,6 +139,7 @@ struct encoder {
     bool not_utf8;
 };
 
+/* Takes the value over in every case. */
 static void put(struct encoder *e, json_t *object, const char *key, json_t *value)
 {
     if (json_object_set_new(object, key, value) < 0)
@@ -163,11 +164,13 @@ static void put_string(struct encoder *e, json_t *object, const char *key, const
     put(e, object, key, string);
 }
 
+/* Returns the value, which is the array's; NULL if it could not be appended, and is gone. */
 static json_t *append(struct encoder *e, json_t *array, json_t *value)
 {
-    if (json_array_append_new(array, value) < 0)
-        e->failed = true;
-    return value;
+    if (json_array_append_new(array, value) == 0)
+        return value;
+    e->failed = true;
+    return NULL;
 }
 
 static json_t *put_array(struct encoder *e, json_t *object, const char *key)
