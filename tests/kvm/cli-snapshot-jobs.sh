@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.." || exit 1
 url=http://thaw/v1
 
 # A VM whose snapshots can take some seconds: with the highest level of compression.
-"$build/memtouch-data" -o "$work/data" 8
+"$build/memtouch-data" -o "$work/data" 16
 "$THAW" run --name a --guest memtouch --initrd "$work/data" --mem 64M --cmdline "ws=1 rate=1" --detach </dev/null
 socket=$THAW_RUNTIME/a/api.sock
 slow='{"level":19,"mode":"full","name":"%s"}'
@@ -79,6 +79,8 @@ refused "rm of one that is being created" 1 "being created" "$THAW" rm first
 refused "restore of one that is being created" 1 "snapshot 'first' is still being created" "$THAW" restore first --detach
 same "ls shows it" creating "$(snapshot first state)"
 same "the VM answers meanwhile" "a " "$("$THAW" ps --json | jq -r '.items[] | "\(.name) \(.detail)"')"
+check "and goes on while its memory is written" goes_on a
+same "which still is" creating "$(snapshot first state)"
 wait "$pid"
 same "the first is taken all the same" "0 first ready" "$? $(cat "$work/first") $(snapshot first state)"
 check "and the VM goes on" goes_on a
