@@ -18,8 +18,10 @@ static int open_contents(struct thaw_image *image, struct thaw_store *store, con
     if (r < 0)
         return r;
     r = contents_open(snapshot, &image->contents, error);
-    if (r < 0)
+    if (r < 0) {
+        error_prefix(error, r, "snapshot %s", snapshot->manifest.name);
         store_put(snapshot);
+    }
     return r;
 }
 
@@ -73,10 +75,13 @@ int thaw_image_open(thaw_env *env, thaw_store *store, const char *ref, const cha
     atomic_init(&image->references, 1);
     image->env = env_ref(env);
     r = open_contents(image, store, ref, holder, error);
-    if (r == 0)
+    if (r == 0) {
         r = open_state(image, error);
-    if (r == 0)
-        r = open_memory(image, &opt, error);
+        if (r == 0)
+            r = open_memory(image, &opt, error);
+        if (r < 0)
+            error_prefix(error, r, "snapshot %s", image->contents->snapshot->manifest.name);
+    }
     if (r < 0) {
         thaw_image_close(image);
         return r;
