@@ -388,6 +388,8 @@ static void *read_ahead_thread(void *arg)
 int image_read_ahead(struct image *image, struct thaw_error *error)
 {
     int r = 0;
+    if (!image->index)
+        return 0; /* another process's, complete and sealed */
     pthread_mutex_lock(&image->threads_lock);
     if (!image->read_ahead_started) {
         r = image_start_thread(

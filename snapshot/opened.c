@@ -56,8 +56,7 @@ static int open_memory(
     if (r < 0)
         return r;
     contents_ref(image->contents);
-    return opt->mode == THAW_RESTORE_EAGER ? image_fill_all(image->ram, &all, error)
-                                           : image_read_ahead(image->ram, error);
+    return opt->mode == THAW_RESTORE_EAGER ? image_fill_all(image->ram, &all, error) : 0;
 }
 
 int thaw_image_open(thaw_env *env, thaw_store *store, const char *ref, const char *holder,

@@ -234,6 +234,9 @@ static int build_vm(struct restore *restore, const char *name, struct thaw_error
         r = restore_memory(restore, lineage, error);
     if (r == 0)
         r = vm_state_restore(restore->vm, restore->image->state, &devices, policy, error);
+    /* Last: it would compete for processor and disk. Once is enough for all clones. */
+    if (r == 0)
+        r = image_read_ahead(restore->image->ram, error);
     return r;
 }
 
