@@ -6,16 +6,16 @@
 #include <string.h>
 #include <thaw/snapshot.h>
 
-static json_t *describe_manifest(const struct manifest *manifest, struct thaw_error *error)
+static int describe_manifest(
+    const struct manifest *manifest, json_t **ret, struct thaw_error *error)
 {
     char *text _cleanup_free_ = NULL;
     size_t bytes = 0;
-    if (manifest_encode(manifest, &text, &bytes, error) < 0)
-        return NULL;
-    json_t *json = json_loadb(text, bytes, 0, NULL);
-    if (!json)
-        error_errno(error, ENOMEM, "describing a snapshot");
-    return json;
+    int r = manifest_encode(manifest, &text, &bytes, error);
+    if (r < 0)
+        return r;
+    *ret = json_loadb(text, bytes, 0, NULL);
+    return *ret ? 0 : error_errno(error, ENOMEM, "describing a snapshot");
 }
 
 static bool is_own(const struct manifest *manifest, const struct wire_b16 *id)
@@ -74,8 +74,9 @@ static int describe(const struct contents *contents, json_t **ret, struct thaw_e
     int r = contents_read_state(contents, &state, error);
     if (r < 0)
         return r;
-    json_t *root = describe_manifest(&contents->snapshot->manifest, error);
-    if (root) {
+    json_t *root = NULL;
+    r = describe_manifest(&contents->snapshot->manifest, &root, error);
+    if (r == 0) {
         json_t *spaces = json_array();
         for (unsigned i = 0; i < contents->space_count; i++)
             json_array_append_new(spaces, describe_space(contents, i));
@@ -85,7 +86,7 @@ static int describe(const struct contents *contents, json_t **ret, struct thaw_e
     }
     vm_state_free(state);
     *ret = root;
-    return root ? 0 : -ENOMEM;
+    return r;
 }
 
 int thaw_snapshot_inspect(
