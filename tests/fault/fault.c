@@ -7,8 +7,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <liburing.h>
 #include <linux/kvm.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -23,15 +25,17 @@
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
+#include <xxhash.h>
+#include <zstd.h>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/lsan_interface.h>
 #endif
 
-#define RUNS_MAX 5000 /* a scenario that never ends by itself */
+#define RUNS_MAX 50000 /* a scenario that never ends by itself */
 
 static struct {
-    atomic_bool armed;
+    atomic_bool armed, suspended;
     pthread_t caller;
     enum fault_side side;
     atomic_uint calls; /* counted in this run */
@@ -52,13 +56,13 @@ static struct {
 static bool on_our_side(void)
 {
     bool caller = pthread_equal(pthread_self(), fault.caller);
-    return caller == (fault.side == FAULT_CALLER);
+    return fault.side == FAULT_ALL || caller == (fault.side == FAULT_CALLER);
 }
 
 /* True if this call is the one that fails. */
 static bool inject(const char *call, int err)
 {
-    if (!atomic_load(&fault.armed) || !on_our_side() ||
+    if (!atomic_load(&fault.armed) || atomic_load(&fault.suspended) || !on_our_side() ||
         atomic_fetch_add(&fault.calls, 1) + 1 != fault.nth)
         return false;
     atomic_store(&fault.hit_errno, err);
@@ -83,6 +87,17 @@ static bool inject(const char *call, int err)
 WRAP(void *, malloc, ENOMEM, NULL, (size_t bytes), (bytes))
 WRAP(void *, calloc, ENOMEM, NULL, (size_t count, size_t bytes), (count, bytes))
 WRAP(void *, realloc, ENOMEM, NULL, (void *old, size_t bytes), (old, bytes))
+WRAP(void *, reallocarray, ENOMEM, NULL, (void *old, size_t count, size_t bytes),
+    (old, count, bytes))
+WRAP(void *, aligned_alloc, ENOMEM, NULL, (size_t align, size_t bytes), (align, bytes))
+WRAP(ZSTD_CCtx *, ZSTD_createCCtx, ENOMEM, NULL, (void), ())
+WRAP(ZSTD_DCtx *, ZSTD_createDCtx, ENOMEM, NULL, (void), ())
+WRAP(XXH3_state_t *, XXH3_createState, ENOMEM, NULL, (void), ())
+WRAP(json_t *, json_object, ENOMEM, NULL, (void), ())
+WRAP(json_t *, json_array, ENOMEM, NULL, (void), ())
+WRAP(json_t *, json_string, ENOMEM, NULL, (const char *text), (text))
+WRAP(json_t *, json_integer, ENOMEM, NULL, (json_int_t number), (number))
+WRAP(char *, json_dumps, ENOMEM, NULL, (const json_t *root, size_t flags), (root, flags))
 WRAP(char *, realpath, ENOMEM, NULL, (const char *path, char *ret), (path, ret))
 WRAP(char *, strdup, ENOMEM, NULL, (const char *text), (text))
 WRAP(
@@ -108,6 +123,13 @@ WRAP(ssize_t, getrandom, ENOSYS, -1, (void *buf, size_t bytes, unsigned flags), 
 WRAP(int, mkdirat, ENOSPC, -1, (int fd, const char *path, mode_t mode), (fd, path, mode))
 WRAP(int, renameat, EIO, -1, (int from_fd, const char *from, int to_fd, const char *to),
     (from_fd, from, to_fd, to))
+WRAP(int, renameat2, EIO, -1,
+    (int from_fd, const char *from, int to_fd, const char *to, unsigned flags),
+    (from_fd, from, to_fd, to, flags))
+WRAP(int, fstatat, EIO, -1, (int fd, const char *path, struct stat *ret, int flags),
+    (fd, path, ret, flags))
+WRAP(ssize_t, readlinkat, EIO, -1, (int fd, const char *path, char *ret, size_t bytes),
+    (fd, path, ret, bytes))
 WRAP(int, linkat, EMLINK, -1, (int from_fd, const char *from, int to_fd, const char *to, int flags),
     (from_fd, from, to_fd, to, flags))
 WRAP(int, symlinkat, ENOSPC, -1, (const char *target, int fd, const char *path), (target, fd, path))
@@ -191,6 +213,9 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
     va_start(args, request);
     void *arg = va_arg(args, void *);
     va_end(args);
+    /* Can't fail for a range that is registered, and nobody could do anything about it. */
+    if (request == UFFDIO_WAKE)
+        return __real_ioctl(fd, request, arg);
     /* How often a vCPU is entered is never the same twice. */
     if (request == KVM_RUN && !pthread_equal(pthread_self(), fault.caller)) {
         if (!kvm_run_fails())
@@ -318,6 +343,11 @@ int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned wait)
                                                       : __real_io_uring_submit_and_wait(ring, wait);
 }
 
+void fault_suspend(bool suspended)
+{
+    atomic_store(&fault.suspended, suspended);
+}
+
 const char *fault_hit(void)
 {
     return atomic_load(&fault.hit);
@@ -407,11 +437,12 @@ unsigned fault_for_every_call(const struct fault_scenario *scenario)
     fault.caller = pthread_self();
     fault.side = scenario->side;
     fault.tolerated = scenario->tolerated;
+    unsigned step = scenario->step;
     scenario->run(); /* once as it should be: whatever is set up for good is there now */
     unsigned fd_count = entries("/proc/self/fd"), thread_count = entries("/proc/self/task");
     int mappings = atomic_load(&fault.mappings);
 
-    for (unsigned nth = 1; nth < RUNS_MAX; nth++) {
+    for (unsigned nth = 1; nth < RUNS_MAX; nth += nth < scenario->each ? 1 : (step ? step : 1)) {
         char when[128];
         fault.nth = nth;
         fault.hit_reported = false;

@@ -18,6 +18,7 @@
 enum fault_side {
     FAULT_CALLER,  /* of the thread that runs the scenario: what API functions do themselves */
     FAULT_LIBRARY, /* of all other threads, KVM_RUN excepted: what happens while a guest runs */
+    FAULT_ALL,     /* of both, as they come: what jobs do */
 };
 
 /* A call that is allowed to fail without anybody being told, and why. */
@@ -32,6 +33,9 @@ struct fault_scenario {
     const struct fault_tolerated *tolerated; /* ends with a NULL call; NULL: none */
     /* Run without faults after every run, to see that nothing outlasts the failure; may be NULL. */
     void (*afterwards)(void);
+    /* For long scenarios: each of the first `each` calls fails, and of the others one in `step`.
+     * step 0: each call. */
+    unsigned each, step;
 };
 
 /* Fails the test on what is wrong. Returns how many calls were made to fail. */
@@ -41,6 +45,10 @@ unsigned fault_for_every_call(const struct fault_scenario *scenario);
  * if it failed without a fault or without saying why, or if it succeeded in spite of a fault that
  * is not among the tolerated. */
 bool fault_failed(const char *what, int r, const struct thaw_error *error);
+
+/* For use in a scenario: what follows is not counted and does not fail, or does again. Setting up
+ * and looking at what came of it are no part of what is tested. */
+void fault_suspend(bool suspended);
 
 /* What was made to fail in this run: "mmap"; NULL if nothing yet. Any thread. */
 const char *fault_hit(void);
