@@ -116,16 +116,27 @@ int recipe_memtouch(struct bench *bench, const char *name, const struct memtouch
 
 /* --- What they print -------------------------------------------------------------------------- */
 
-static int read_beat(
-    const struct bench *bench, const char *record, uint32_t *ret_number, struct thaw_error *error)
+/* The byte that a beat prints at a position. */
+static char beat_byte(const struct bench *bench, uint32_t position)
 {
-    const uint8_t *count = (const uint8_t *)record + NONCE_BYTES;
-    if (memcmp(record, bench->nonce, NONCE_BYTES) != 0 || record[BEAT_RECORD_BYTES - 1] != '\n')
-        return bench_fail(error, THAW_EGUEST,
-            "the guest printed something else than the nonce of this run: its memory is not what "
-            "was saved");
-    *ret_number = (uint32_t)count[0] | (uint32_t)count[1] << 8 | (uint32_t)count[2] << 16 |
-                  (uint32_t)count[3] << 24;
+    uint32_t count = position / BEAT_RECORD_BYTES + 1, at = position % BEAT_RECORD_BYTES;
+    if (at < NONCE_BYTES)
+        return bench->nonce[at];
+    return at < NONCE_BYTES + 4 ? (char)(count >> 8 * (at - NONCE_BYTES)) : '\n';
+}
+
+static int read_beat(const struct bench *bench, uint32_t from, const char *bytes, size_t count,
+    uint32_t *ret_position, struct thaw_error *error)
+{
+    if (count < BEAT_RECORD_BYTES)
+        return 0;
+    for (uint32_t i = 0; i < BEAT_RECORD_BYTES; i++)
+        if (bytes[i] != beat_byte(bench, from + i))
+            return bench_fail(error, THAW_EGUEST,
+                "the guest did not go on where it was: at byte %u, it should print 0x%02x and "
+                "printed 0x%02x",
+                from + i, (uint8_t)beat_byte(bench, from + i), (uint8_t)bytes[i]);
+    *ret_position = from + BEAT_RECORD_BYTES;
     return 1;
 }
 
@@ -137,61 +148,68 @@ static uint64_t expected_sum(const struct bench *bench, const struct recipe *rec
     return recipe->writes ? sum + pages * pass : sum;
 }
 
-static int read_memtouch(const struct bench *bench, const struct recipe *recipe, const char *line,
-    uint32_t *ret_number, struct thaw_error *error)
+static int read_line(const struct bench *bench, const struct recipe *recipe, const char *bytes,
+    const char *end, uint32_t *ret_pass, struct thaw_error *error)
 {
+    char line[LINE_BYTES];
     unsigned long pass, pages, sum;
+    snprintf(line, sizeof(line), "%.*s", (int)MIN(end - bytes, LINE_BYTES - 1), bytes);
     if (sscanf(line, "memtouch: pass %lu pages %lu sum %lx", &pass, &pages, &sum) != 3)
         return bench_fail(error, THAW_EGUEST, "the guest printed '%.80s'", line);
     if (pages != (unsigned long)recipe->ws_mib * PAGES_PER_MIB ||
         sum != expected_sum(bench, recipe, pass))
         return bench_fail(
             error, THAW_EGUEST, "the guest's sum is wrong, so its memory is: '%.80s'", line);
-    *ret_number = (uint32_t)pass;
+    *ret_pass = (uint32_t)pass;
     return 1;
 }
 
-static int read_record(const struct bench *bench, const struct recipe *recipe, const char *bytes,
-    size_t count, uint32_t *ret_number, struct thaw_error *error)
+static bool starts_with(const char *bytes, size_t count, const char *text)
 {
-    char line[LINE_BYTES];
-    if (recipe->kind == RECIPE_BEAT)
-        return count < BEAT_RECORD_BYTES ? 0 : read_beat(bench, bytes, ret_number, error);
-    const char *end = memchr(bytes, '\n', count);
-    if (!end)
-        return 0;
-    snprintf(line, sizeof(line), "%.*s", (int)MIN(end - bytes, LINE_BYTES - 1), bytes);
-    return read_memtouch(bench, recipe, line, ret_number, error);
+    return count >= strlen(text) && memcmp(bytes, text, strlen(text)) == 0;
 }
 
-int recipe_read(const struct bench *bench, const struct recipe *recipe, const char *bytes,
-    size_t count, uint32_t *ret_number, struct thaw_error *error)
+static int read_memtouch(const struct bench *bench, const struct recipe *recipe, uint32_t from,
+    const char *bytes, size_t count, uint32_t *ret_position, struct thaw_error *error)
 {
-    static const char greeting[] = "memtouch: ready";
-    if (recipe->kind == RECIPE_MEMTOUCH && count >= sizeof(greeting) - 1 &&
-        memcmp(bytes, greeting, sizeof(greeting) - 1) == 0) {
-        const char *end = memchr(bytes, '\n', count);
-        if (!end)
-            return 0;
+    uint32_t pass;
+    const char *end = memchr(bytes, '\n', count);
+    if (end && (starts_with(bytes, count, "memtouch: ready") ||
+                   (from == POSITION_UNKNOWN && !starts_with(bytes, count, "memtouch: ")))) {
         count -= (size_t)(end + 1 - bytes);
         bytes = end + 1;
+        end = memchr(bytes, '\n', count);
     }
-    return read_record(bench, recipe, bytes, count, ret_number, error);
+    if (!end)
+        return 0;
+    int r = read_line(bench, recipe, bytes, end, &pass, error);
+    if (r < 0)
+        return r;
+    if (from != POSITION_UNKNOWN && pass != from + 1)
+        return bench_fail(
+            error, THAW_EGUEST, "the guest went on with pass %u instead of %u", pass, from + 1);
+    *ret_position = pass;
+    return 1;
 }
 
-int recipe_read_last(const struct bench *bench, const struct recipe *recipe, const char *bytes,
-    size_t count, uint32_t *ret_number, struct thaw_error *error)
+int recipe_read(const struct bench *bench, const struct recipe *recipe, uint32_t from,
+    const char *bytes, size_t count, uint32_t *ret_position, struct thaw_error *error)
+{
+    return recipe->kind == RECIPE_BEAT
+               ? read_beat(bench, from, bytes, count, ret_position, error)
+               : read_memtouch(bench, recipe, from, bytes, count, ret_position, error);
+}
+
+int recipe_position(const struct bench *bench, const struct recipe *recipe, size_t total,
+    const char *bytes, size_t count, uint32_t *ret_position, struct thaw_error *error)
 {
     if (recipe->kind == RECIPE_BEAT) {
-        if (count < BEAT_RECORD_BYTES)
-            return 0;
-        return read_beat(bench, bytes + count - BEAT_RECORD_BYTES, ret_number, error);
+        *ret_position = (uint32_t)total;
+        return 1;
     }
     const char *end = memrchr(bytes, '\n', count);
     if (!end)
         return 0;
     const char *before = memrchr(bytes, '\n', (size_t)(end - bytes));
-    if (!before)
-        return recipe_read(bench, recipe, bytes, count, ret_number, error);
-    return read_record(bench, recipe, before + 1, (size_t)(end - before), ret_number, error);
+    return read_line(bench, recipe, before ? before + 1 : bytes, end, ret_position, error);
 }

@@ -8,7 +8,8 @@
  *   memtouch  reads or writes a working set page by page, checks each page, and prints a sum of
  *             what it read: its first output says that the working set was touched
  *
- * Records of beat are 13 bytes: the nonce, the count in little-endian, a newline.
+ * Records of beat are 13 bytes: the nonce, the count in little-endian, a newline. KVM may stop it
+ * between any two of them.
  */
 #ifndef BENCH_RECIPE_H
 #define BENCH_RECIPE_H
@@ -48,13 +49,18 @@ struct memtouch_options {
 int recipe_memtouch(struct bench *bench, const char *name, const struct memtouch_options *options,
     struct recipe *ret, struct thaw_error *error);
 
-/* Looks for the first record in what a guest has printed. 1: it is there, and *ret_number is its
- * count or pass. 0: more has to come. Negative: it is wrong, and error says in what. */
-int recipe_read(const struct bench *bench, const struct recipe *recipe, const char *bytes,
-    size_t count, uint32_t *ret_number, struct thaw_error *error);
+/* Where a guest is. beat: how many bytes it has printed; memtouch: the last pass it has printed. */
+#define POSITION_UNKNOWN UINT32_MAX
 
-/* The same for the last complete record. */
-int recipe_read_last(const struct bench *bench, const struct recipe *recipe, const char *bytes,
-    size_t count, uint32_t *ret_number, struct thaw_error *error);
+/* Looks for the first record in what a guest has printed since it was at `from`. 1: it is there,
+ * and *ret_position is where the guest is behind it. 0: more has to come. Negative: it is wrong,
+ * and error says in what. POSITION_UNKNOWN is for memtouch only, and passes over half a line. */
+int recipe_read(const struct bench *bench, const struct recipe *recipe, uint32_t from,
+    const char *bytes, size_t count, uint32_t *ret_position, struct thaw_error *error);
+
+/* Where a guest is that has printed `total` bytes, the last `count` of which are given. The same
+ * results. */
+int recipe_position(const struct bench *bench, const struct recipe *recipe, size_t total,
+    const char *bytes, size_t count, uint32_t *ret_position, struct thaw_error *error);
 
 #endif

@@ -17,8 +17,8 @@
 
 /* A snapshot that is in the store, until another takes its place. */
 struct taken {
-    char name[40];   /* empty: none */
-    uint32_t number; /* of a record of its guest's, at that time or a little later */
+    char name[40];     /* empty: none */
+    uint32_t position; /* of its guest, at that time or a little later */
 };
 
 struct capture {
@@ -56,11 +56,11 @@ static void add_result(struct bench *bench, const char *row, const char *mode,
 
 /* The guest ran until it was paused for the snapshot, and runs on. Which record was its last before
  * is not known, but the clone's next is not beyond the one that the source is at now. */
-static int read_number(struct subject *subject, uint32_t *ret_number, struct thaw_error *error)
+static int read_position(struct subject *subject, uint32_t *ret_position, struct thaw_error *error)
 {
     int r = thaw_vm_pause(subject->vm, error);
     if (r == 0)
-        r = subject_last(subject, ret_number, error);
+        r = subject_position(subject, ret_position, error);
     return r < 0 ? r : thaw_vm_resume(subject->vm, error);
 }
 
@@ -82,7 +82,7 @@ static int take(struct bench *bench, const char *row, const struct mode *mode,
     uint64_t pages = result.diff ? result.pages - result.zero_pages
                                  : (uint64_t)capture->data_mib * PAGES_PER_MIB;
     add_result(bench, row, mode->name, &result, pages, cpu);
-    return read_number(subject, &ret->number, error);
+    return read_position(subject, &ret->position, error);
 }
 
 /* Of a guest that no snapshot was taken of before. */
@@ -120,10 +120,10 @@ static int sample_diff(
 {
     struct capture *capture = mode->data;
     subject_forget(&capture->subject);
-    int r = subject_expect(&capture->subject, 0, NULL, error);
+    int r = subject_expect(&capture->subject, POSITION_UNKNOWN, NULL, error);
     if (r == 0) {
         subject_forget(&capture->subject);
-        r = subject_expect(&capture->subject, 0, NULL, error);
+        r = subject_expect(&capture->subject, POSITION_UNKNOWN, NULL, error);
     }
     return r < 0 ? r
                  : take(bench, row, mode, &capture->subject, THAW_SNAPSHOT_DIFF, &capture->diff,
@@ -165,17 +165,17 @@ static int check(struct bench *bench, const struct capture *capture, const struc
     enum thaw_restore_mode mode, struct thaw_error *error)
 {
     struct subject clone;
-    uint32_t number;
+    uint32_t position;
     const struct thaw_restore_options options = {.mode = mode};
     int r = subject_restore(bench, &capture->recipe, &options, taken->name, &clone, error);
     if (r < 0)
         return r;
     r = thaw_vm_resume(clone.vm, error);
     if (r == 0)
-        r = subject_expect(&clone, 0, &number, error);
-    if (r == 0 && number > taken->number + 1)
+        r = subject_expect(&clone, POSITION_UNKNOWN, &position, error);
+    if (r == 0 && position > taken->position + 1)
         r = bench_fail(error, THAW_EGUEST,
-            "a clone went on with pass %u, which its source had not begun", number);
+            "a clone went on with pass %u, which its source had not begun", position);
     subject_free(&clone);
     return r;
 }

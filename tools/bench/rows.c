@@ -7,6 +7,8 @@
 
 const struct row rows[] = {
     {"capture", "full and diff snapshots against zstd on the same bytes", row_capture},
+    {"restore", "restores of an empty guest by RAM size, against the same done by hand",
+        row_restore},
 };
 const size_t row_count = ARRAY_SIZE(rows);
 

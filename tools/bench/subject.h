@@ -37,12 +37,13 @@ int subject_restore(struct bench *bench, const struct recipe *recipe,
 
 void subject_free(struct subject *subject);
 
-/* Waits for the guest's first record, and checks it. If from > 0, its number must be the next. */
+/* Waits for the first record of a guest that was at `from` before it printed anything, and checks
+ * it. ret_position may be NULL. */
 int subject_expect(
-    struct subject *subject, uint32_t from, uint32_t *ret_number, struct thaw_error *error);
+    struct subject *subject, uint32_t from, uint32_t *ret_position, struct thaw_error *error);
 
-/* The last record that was printed. The VM must be paused. */
-int subject_last(struct subject *subject, uint32_t *ret_number, struct thaw_error *error);
+/* Where the guest is. The VM must be paused, and may have forgotten nothing if it is a beat. */
+int subject_position(struct subject *subject, uint32_t *ret_position, struct thaw_error *error);
 
 /* Forgets what was printed: the next line is the first. Not while a beat runs, whose records are no
  * lines. */
@@ -60,7 +61,7 @@ int subject_warm_up(struct subject *subject, struct thaw_error *error);
 
 struct fixture {
     struct recipe recipe;
-    uint32_t number; /* of the last record before the snapshot */
+    uint32_t position; /* of the guest in the snapshot */
     struct thaw_snapshot_result result;
 };
 

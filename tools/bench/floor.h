@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The floors: what thaw does, done by the shortest code that does it, straight on KVM and with
+ * nothing checked, shared or cleaned up on the way. One vCPU, run by the calling thread. They run
+ * the same guests as thaw does, so a floor's figure is the machine's share of thaw's.
+ *
+ * A floor image is a guest that was booted, run until its first record and saved: its memory as a
+ * memfd and a raw file, and all state that KVM has of it.
+ */
+#ifndef BENCH_FLOOR_H
+#define BENCH_FLOOR_H
+
+#include "recipe.h"
+#include <linux/kvm.h>
+
+#define FLOOR_CPUID_MAX 256
+#define FLOOR_MSRS_MAX  256
+
+struct floor_vm {
+    int fd;
+    int vcpu_fd;
+    struct kvm_run *run;
+    size_t run_bytes;
+    uint8_t *ram; /* borrowed */
+    uint64_t ram_bytes;
+};
+
+struct floor_state {
+    struct {
+        struct kvm_cpuid2 head;
+        struct kvm_cpuid_entry2 entries[FLOOR_CPUID_MAX];
+    } cpuid;
+    struct kvm_mp_state mp_state;
+    struct kvm_regs regs;
+    struct kvm_sregs sregs;
+    struct kvm_xcrs xcrs;
+    struct kvm_xsave xsave;
+    struct kvm_debugregs debugregs;
+    struct kvm_lapic_state lapic;
+    struct {
+        struct kvm_msrs head;
+        struct kvm_msr_entry entries[FLOOR_MSRS_MAX];
+    } msrs;
+    struct kvm_vcpu_events events;
+    struct kvm_pit_state2 pit;
+    struct kvm_clock_data clock;
+    struct kvm_irqchip chips[3];
+};
+
+struct floor_image {
+    int kvm_fd;
+    int memfd;
+    char path[PATH_BYTES]; /* the raw file; empty: none was made */
+    uint64_t bytes;
+    uint32_t position; /* of the guest */
+    struct floor_state state;
+};
+
+/* --- VMs (floor_vm.c) ------------------------------------------------------------------------- */
+
+/* Memslots, interrupt controllers, vCPU and timer in the order that costs least. */
+int floor_vm_open(int kvm_fd, uint8_t *ram, uint64_t bytes, bool log_dirty, struct floor_vm *ret,
+    struct thaw_error *error);
+void floor_vm_close(struct floor_vm *vm);
+
+/* Runs a guest that was at `from` until it has printed a record, and puts the instant of its first
+ * byte into *ret_first_ns. The last I/O is not finished yet. */
+int floor_vm_run(struct floor_vm *vm, const struct bench *bench, const struct recipe *recipe,
+    uint32_t from, uint64_t *ret_first_ns, uint32_t *ret_position, struct thaw_error *error);
+
+/* All of it, in an order that works (vmm/kvm_state.c has the reasons). */
+int floor_state_save(
+    const struct floor_vm *vm, int kvm_fd, struct floor_state *ret, struct thaw_error *error);
+int floor_state_restore(
+    const struct floor_vm *vm, const struct floor_state *state, struct thaw_error *error);
+
+/* --- Images (floor_image.c) ------------------------------------------------------------------- */
+
+int floor_image_make(struct bench *bench, const struct recipe *recipe, bool raw_file,
+    struct floor_image *ret, struct thaw_error *error);
+void floor_image_free(struct floor_image *image);
+
+/* A private view of a file, at an address or, if that is NULL, anywhere. NULL: it failed. */
+uint8_t *floor_map(uint8_t *at, uint64_t bytes, int fd);
+
+#endif

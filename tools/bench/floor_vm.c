@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+// A VM by the fewest ioctls: made, run until it prints, its state read and set. No thread, no
+// device but a serial port that keeps what it is sent.
+
+#include "floor.h"
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#define HOLE_GPA  0xc0000000u
+#define HIGH_GPA  0x100000000u
+#define PORT_COM1 0x3f8
+#define PORT_EXIT 0xf4
+
+/* --- Making ----------------------------------------------------------------------------------- */
+
+static int add_slot(const struct floor_vm *vm, uint32_t number, uint64_t gpa, uint64_t offset,
+    uint64_t bytes, bool log_dirty)
+{
+    const struct kvm_userspace_memory_region slot = {
+        .slot = number,
+        .flags = log_dirty ? KVM_MEM_LOG_DIRTY_PAGES : 0,
+        .guest_phys_addr = gpa,
+        .memory_size = bytes,
+        .userspace_addr = (uintptr_t)vm->ram + offset,
+    };
+    return ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot);
+}
+
+static int build(struct floor_vm *vm, int kvm_fd, bool log_dirty)
+{
+    const struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
+    uint64_t low = MIN(vm->ram_bytes, (uint64_t)HOLE_GPA);
+    vm->fd = ioctl(kvm_fd, KVM_CREATE_VM, 0);
+    if (vm->fd < 0)
+        return -1;
+    struct kvm_enable_cap cap = {
+        .cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+        .args[0] = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET,
+    };
+    if (log_dirty && ioctl(vm->fd, KVM_ENABLE_CAP, &cap) < 0)
+        return -1;
+    if (add_slot(vm, 0, 0, 0, low, log_dirty) < 0 ||
+        (vm->ram_bytes > low &&
+            add_slot(vm, 1, HIGH_GPA, low, vm->ram_bytes - low, log_dirty) < 0) ||
+        ioctl(vm->fd, KVM_CREATE_IRQCHIP, 0) < 0)
+        return -1;
+    vm->vcpu_fd = ioctl(vm->fd, KVM_CREATE_VCPU, 0);
+    if (vm->vcpu_fd < 0 || ioctl(vm->fd, KVM_CREATE_PIT2, &pit) < 0)
+        return -1;
+    vm->run = mmap(NULL, vm->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vm->vcpu_fd, 0);
+    if (vm->run != MAP_FAILED)
+        return 0;
+    vm->run = NULL;
+    return -1;
+}
+
+int floor_vm_open(int kvm_fd, uint8_t *ram, uint64_t bytes, bool log_dirty, struct floor_vm *ret,
+    struct thaw_error *error)
+{
+    *ret = (struct floor_vm){.fd = -1, .vcpu_fd = -1, .ram = ram, .ram_bytes = bytes};
+    int run_bytes = ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+    ret->run_bytes = (size_t)MAX(run_bytes, 0);
+    if (run_bytes > 0 && build(ret, kvm_fd, log_dirty) == 0)
+        return 0;
+    int r = bench_errno(error, "making a VM by hand");
+    floor_vm_close(ret);
+    return r;
+}
+
+void floor_vm_close(struct floor_vm *vm)
+{
+    if (vm->run)
+        munmap(vm->run, vm->run_bytes);
+    if (vm->vcpu_fd >= 0)
+        close(vm->vcpu_fd);
+    if (vm->fd >= 0)
+        close(vm->fd);
+    *vm = (struct floor_vm){.fd = -1, .vcpu_fd = -1};
+}
+
+/* --- Running ---------------------------------------------------------------------------------- */
+
+struct output {
+    char bytes[512];
+    size_t count;
+    uint64_t first_ns;
+};
+
+static int take_output(struct floor_vm *vm, struct output *output, struct thaw_error *error)
+{
+    const struct kvm_run *run = vm->run;
+    const char *bytes = (const char *)run + run->io.data_offset;
+    if (run->io.direction == KVM_EXIT_IO_IN) {
+        memset((char *)vm->run + run->io.data_offset, 0, (size_t)run->io.size * run->io.count);
+        return 0;
+    }
+    if (run->io.port == PORT_EXIT)
+        return bench_fail(error, THAW_EGUEST, "the guest ended: %.200s", output->bytes);
+    if (run->io.port != PORT_COM1)
+        return 0;
+    if (output->count == 0)
+        output->first_ns = now_ns();
+    size_t count = MIN((size_t)run->io.count, sizeof(output->bytes) - output->count);
+    memcpy(output->bytes + output->count, bytes, count);
+    output->count += count;
+    return 0;
+}
+
+int floor_vm_run(struct floor_vm *vm, const struct bench *bench, const struct recipe *recipe,
+    uint32_t from, uint64_t *ret_first_ns, uint32_t *ret_position, struct thaw_error *error)
+{
+    struct output output = {0};
+    int r = 0;
+    while (r == 0) {
+        if (ioctl(vm->vcpu_fd, KVM_RUN, 0) < 0)
+            return bench_errno(error, "running a VM by hand");
+        if (vm->run->exit_reason != KVM_EXIT_IO)
+            return bench_fail(
+                error, THAW_EGUEST, "KVM exit %u of a VM made by hand", vm->run->exit_reason);
+        r = take_output(vm, &output, error);
+        if (r == 0)
+            r = recipe_read(bench, recipe, from, output.bytes, output.count, ret_position, error);
+    }
+    *ret_first_ns = output.first_ns;
+    return MIN(r, 0);
+}
+
+/* --- State ------------------------------------------------------------------------------------ */
+
+struct step {
+    unsigned long get, set;
+    size_t offset;
+};
+
+#define STEP(name, member)                                                                         \
+    {                                                                                              \
+        KVM_GET_##name, KVM_SET_##name, offsetof(struct floor_state, member)                       \
+    }
+
+/* In the order in which they are set. MSRs, which can be refused one by one, come before the last.
+ */
+static const struct step steps[] = {
+    STEP(MP_STATE, mp_state),
+    STEP(REGS, regs),
+    STEP(SREGS, sregs),
+    STEP(XCRS, xcrs),
+    STEP(XSAVE, xsave),
+    STEP(DEBUGREGS, debugregs),
+    STEP(LAPIC, lapic),
+};
+static const struct step last_step = STEP(VCPU_EVENTS, events);
+
+/* KVM lists MSRs that a vCPU may not have: those go, one at a time. */
+static int save_msrs(const struct floor_vm *vm, int kvm_fd, struct floor_state *ret)
+{
+    struct {
+        struct kvm_msr_list head;
+        uint32_t indices[FLOOR_MSRS_MAX];
+    } list = {.head.nmsrs = FLOOR_MSRS_MAX};
+    if (ioctl(kvm_fd, KVM_GET_MSR_INDEX_LIST, &list) < 0)
+        return -1;
+    for (uint32_t i = 0; i < list.head.nmsrs; i++) {
+        struct {
+            struct kvm_msrs head;
+            struct kvm_msr_entry entry;
+        } one = {.head.nmsrs = 1, .entry.index = list.indices[i]};
+        if (ioctl(vm->vcpu_fd, KVM_GET_MSRS, &one) != 1 ||
+            ioctl(vm->vcpu_fd, KVM_SET_MSRS, &one) != 1)
+            continue;
+        ret->msrs.entries[ret->msrs.head.nmsrs++] = one.entry;
+    }
+    return 0;
+}
+
+int floor_state_save(
+    const struct floor_vm *vm, int kvm_fd, struct floor_state *ret, struct thaw_error *error)
+{
+    bool again = ret->msrs.head.nmsrs > 0; /* then it is known which there are */
+    int r = ioctl(vm->fd, KVM_GET_CLOCK, &ret->clock);
+    for (size_t i = 0; i < ARRAY_SIZE(steps) && r >= 0; i++)
+        r = ioctl(vm->vcpu_fd, steps[i].get, (char *)ret + steps[i].offset);
+    ret->cpuid.head.nent = FLOOR_CPUID_MAX;
+    if (r >= 0)
+        r = ioctl(vm->vcpu_fd, KVM_GET_CPUID2, &ret->cpuid);
+    if (r >= 0)
+        r = again ? ioctl(vm->vcpu_fd, KVM_GET_MSRS, &ret->msrs) : save_msrs(vm, kvm_fd, ret);
+    if (r >= 0)
+        r = ioctl(vm->vcpu_fd, last_step.get, (char *)ret + last_step.offset);
+    if (r >= 0)
+        r = ioctl(vm->fd, KVM_GET_PIT2, &ret->pit);
+    for (uint32_t i = 0; i < ARRAY_SIZE(ret->chips) && r >= 0; i++) {
+        ret->chips[i].chip_id = i;
+        r = ioctl(vm->fd, KVM_GET_IRQCHIP, &ret->chips[i]);
+    }
+    return r < 0 ? bench_errno(error, "saving a VM by hand") : 0;
+}
+
+int floor_state_restore(
+    const struct floor_vm *vm, const struct floor_state *state, struct thaw_error *error)
+{
+    struct kvm_clock_data clock = {.clock = state->clock.clock};
+    int r = ioctl(vm->vcpu_fd, KVM_SET_CPUID2, &state->cpuid);
+    for (size_t i = 0; i < ARRAY_SIZE(steps) && r >= 0; i++)
+        r = ioctl(vm->vcpu_fd, steps[i].set, (const char *)state + steps[i].offset);
+    if (r >= 0)
+        r = ioctl(vm->vcpu_fd, KVM_SET_MSRS, &state->msrs);
+    if (r >= 0)
+        r = ioctl(vm->vcpu_fd, last_step.set, (const char *)state + last_step.offset);
+    if (r >= 0)
+        r = ioctl(vm->fd, KVM_SET_PIT2, &state->pit);
+    if (r >= 0)
+        r = ioctl(vm->fd, KVM_SET_CLOCK, &clock);
+    for (size_t i = 0; i < ARRAY_SIZE(state->chips) && r >= 0; i++)
+        r = ioctl(vm->fd, KVM_SET_IRQCHIP, &state->chips[i]);
+    return r < 0 ? bench_errno(error, "setting the state of a VM by hand") : 0;
+}

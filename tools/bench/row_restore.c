@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// Row `restore`: a guest that does nothing, so that what is measured is the restore itself, by size
+// of RAM; by thaw and by hand.
+
+#include "sample.h"
+#include <string.h>
+
+static const unsigned sizes_mib[] = {128, 1024, 4096};
+
+struct size {
+    struct recipe recipe;
+    struct fixture fixture;
+    struct floor_image image;
+};
+
+/* One line for each way to restore. `floor` is looked at where `by_hand` is set. */
+static const struct way {
+    const char *name;
+    bool by_hand;
+    enum floor_kind floor;
+    enum thaw_restore_mode mode;
+    bool cold;
+} ways[] = {
+    {"floor-new", .by_hand = true, .floor = FLOOR_NEW},
+    {"floor-shell", .by_hand = true, .floor = FLOOR_SHELL},
+    {"rawfile, warm", .by_hand = true, .floor = FLOOR_RAW},
+    {"rawfile, cold", .by_hand = true, .floor = FLOOR_RAW, .cold = true},
+    {"new, eager, warm", .mode = THAW_RESTORE_EAGER},
+    {"new, lazy, warm", .mode = THAW_RESTORE_LAZY},
+    {"new, eager, cold", .mode = THAW_RESTORE_EAGER, .cold = true},
+    {"new, lazy, cold", .mode = THAW_RESTORE_LAZY, .cold = true},
+};
+
+struct slot {
+    char name[64];
+    struct thaw_case thaw;
+    struct floor_case floor;
+};
+
+static void fill_mode(
+    const struct size *size, const struct way *way, struct slot *slot, struct mode *ret)
+{
+    snprintf(slot->name, sizeof(slot->name), "%s, %u MiB", way->name, size->recipe.mem_mib);
+    slot->thaw =
+        (struct thaw_case){.fixture = &size->fixture, .mode = way->mode, .cold = way->cold};
+    slot->floor = (struct floor_case){
+        .image = &size->image, .recipe = &size->recipe, .kind = way->floor, .cold = way->cold};
+    *ret = way->by_hand ? (struct mode){slot->name, sample_floor, &slot->floor}
+                        : (struct mode){slot->name, sample_thaw, &slot->thaw};
+}
+
+static int make_size(
+    struct bench *bench, unsigned mem_mib, struct size *size, struct thaw_error *error)
+{
+    int r = recipe_beat(bench, mem_mib, &size->recipe, error);
+    if (r == 0)
+        r = fixture_make(bench, &size->recipe, &size->fixture, error);
+    return r < 0 ? r : floor_image_make(bench, &size->recipe, true, &size->image, error);
+}
+
+int row_restore(struct bench *bench, const char *row, struct thaw_error *error)
+{
+    enum {
+        MODES = ARRAY_SIZE(sizes_mib) * ARRAY_SIZE(ways)
+    };
+    static struct size sizes[ARRAY_SIZE(sizes_mib)];
+    static struct slot slots[MODES];
+    struct mode modes[MODES];
+    const struct rounds rounds = {.samples = 1000, .quick_samples = 20, .quick_s = 14};
+    int r = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(sizes) && r == 0; i++)
+        r = make_size(bench, sizes_mib[i], &sizes[i], error);
+    for (size_t i = 0; i < MODES && r == 0; i++)
+        fill_mode(&sizes[i / ARRAY_SIZE(ways)], &ways[i % ARRAY_SIZE(ways)], &slots[i], &modes[i]);
+    if (r == 0)
+        r = rows_run_modes(bench, row, modes, MODES, &rounds, error);
+    for (size_t i = 0; i < ARRAY_SIZE(sizes); i++)
+        floor_image_free(&sizes[i].image);
+    return r;
+}
