@@ -96,6 +96,10 @@ start_vm() {
 		mv "$WORK/$vm.ends" "$WORK/$vm.status"
 	} &
 	VMS="$VMS $vm"
+	# Whatever is written to a pipe that nobody has opened is lost.
+	until [ -e "$WORK/$vm.log" ]; do
+		sleep 0.1
+	done
 }
 
 # Detached ones too; those that have ended are not meant to be found.
@@ -137,6 +141,60 @@ restore_vm() {
 await_end() {
 	wait_for "$2" "$WORK/$1.status" . || return 124
 	return "$(cat "$WORK/$1.status")"
+}
+
+# tell NAME TEXT: a line for the guest. Never waits, not even where no VM reads any more.
+tell() {
+	echo "$2" 1<>"$WORK/$1.in"
+}
+
+# await NAME SECONDS REGEX: waits for a line on the VM's console; gives up when there is none or the VM ends.
+await() {
+	await_end_ms=$(($(now_ms) + $2 * SLOWNESS * 1000))
+	until grep -qE "$3" "$WORK/$1.log" 2>/dev/null; do
+		if [ -e "$WORK/$1.status" ] || [ "$(now_ms)" -gt $await_end_ms ]; then
+			grep -qE "$3" "$WORK/$1.log" ||
+				give_up "$1: says $3" "$(tail -n 15 "$WORK/$1.log" "$WORK/$1.err.log")"
+		fi
+		sleep 0.2
+	done
+}
+
+# ask NAME: sets answer to what a guest that runs load.sh says of itself; "field KEY ANSWER" is a part of it.
+# Like what follows, not to be used in a subshell: questions are numbered.
+asked=0
+ask() {
+	asked=$((asked + 1))
+	tell "$1" "ask $asked"
+	await "$1" 60 "L2: answer $asked .* end"
+	answer=$(tr -d '\r' <"$WORK/$1.log" | sed -n "s/^.*L2: answer $asked //p")
+}
+
+field() {
+	echo "$2" | tr ' ' '\n' | sed -n "s/^$1=//p"
+}
+
+# tag NAME TAG: makes a file on the disk of a guest that runs load.sh.
+tag() {
+	tell "$1" "tag $2"
+	await "$1" 60 "L2: tagged $2"
+}
+
+# progress NAME SECONDS: waits until the guest has checked all of its load's memory again; it counts MiB.
+progress() {
+	ask "$1"
+	progress_goal=$(($(field count "$answer") + LOAD_RAM_MIB))
+	progress_end_ms=$(($(now_ms) + $2 * SLOWNESS * 1000))
+	until [ "$(field count "$answer")" -ge $progress_goal ]; do
+		[ "$(now_ms)" -lt $progress_end_ms ] || give_up "$1: works" "in $2 * $SLOWNESS s not to $progress_goal: $answer"
+		sleep 0.5
+		ask "$1"
+	done
+	pass "$1: works"
+}
+
+now_ms() {
+	sed 's/\.\(..\) .*/\10/' /proc/uptime
 }
 
 # report_vm NAME: the guest's own results as results of the scenario. A guest that did not

@@ -11,7 +11,8 @@ usage() {
 usage: mkinitrd.sh guest KERNELDIR OUT
        mkinitrd.sh host KERNELDIR OUT [DIR|PROGRAM=PATH]...
 
-guest  busybox, mke2fs, e2fsck, virtio modules, tests/linux/guest/.
+guest  busybox, mke2fs, e2fsck, virtio modules, tests/linux/guest/ with its programs built
+       by $CC (default gcc).
 host   busybox, KVM modules, host-init as init; then the contents of each DIR at
        the root, and each PROGRAM with its shared libraries at PATH.
 KERNELDIR is a folder made by fetch-kernels.sh (DIR/cloud or DIR/generic).
@@ -126,6 +127,7 @@ if [ "$kind" = guest ]; then
 	PATH=/usr/sbin:/sbin:$PATH
 	need mke2fs e2fsprogs
 	need e2fsck e2fsprogs
+	need "${CC:-gcc}" gcc
 	# Nothing in the image answers the kernel's request_module(): what ext4 asks for by
 	# name only (crc32c) is listed before it.
 	add_modules virtio_mmio virtio_blk virtio_rng crc32c_generic ext4
@@ -135,6 +137,11 @@ if [ "$kind" = guest ]; then
 	cp "$here/guest/init" "$root/init"
 	mkdir "$root/guest"
 	cp "$here"/guest/*.sh "$root/guest/"
+	for source in "$here"/guest/*.c; do
+		program=${source##*/}
+		"${CC:-gcc}" -std=c17 -O2 -Wall -Wextra -Werror -static -s -o "$root/guest/${program%.c}" "$source" ||
+			die "cannot build $source"
+	done
 else
 	add_modules kvm_amd
 	cp "$here/host-init" "$root/init"
