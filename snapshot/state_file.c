@@ -193,7 +193,8 @@ static int get_record(struct decoder *decoder)
         return error_set(decoder->error, -EOPNOTSUPP,
             "VM state '%s' has a record of type %u, which this version of thaw does not know",
             decoder->name, type);
-    if ((type == STATE_MACHINE) != (decoder->state == NULL))
+    if ((type == STATE_MACHINE) != (decoder->state == NULL) ||
+        (type == STATE_MACHINE && instance != 0))
         return damaged(decoder, "comes in the wrong place", type, instance);
     int r;
     if (type == STATE_MACHINE) {
