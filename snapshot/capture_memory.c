@@ -31,13 +31,13 @@
 #include <sys/mman.h>
 
 #define BUFFER_BYTES_MIN     (4 * MIB)
-#define BUFFER_BYTES_MAX     (128 * MIB)
+#define BUFFER_BYTES_MAX     (256 * MIB)
 #define CHECK_INTERVAL_PAGES 256
 
 #define ROUNDS_MAX           10
 #define SETTLED_PAGES        128 /* a round of so few is copied before the guest can have written many */
 #define READY_PAGES          1024 /* of the buffer are made ready for what is left for the pause */
-#define STALE_PERCENT_MAX    12
+#define STALE_PERCENT_MAX    25
 
 /* Where a page's last copy is. */
 #define PLACE_NONE   0u
@@ -89,7 +89,7 @@ static void *reserve(size_t bytes)
 
 static uint64_t choose_buffer(const struct mem *mem)
 {
-    uint64_t bytes = MAX(BUFFER_BYTES_MIN, MIN(BUFFER_BYTES_MAX, mem->bytes / 8));
+    uint64_t bytes = MAX(BUFFER_BYTES_MIN, MIN(BUFFER_BYTES_MAX, mem->bytes / 4));
     return MIN(bytes, mem->bytes) / PAGE_BYTES;
 }
 
@@ -246,7 +246,7 @@ static int copy_wanted(struct capture_memory *memory, bool keep, struct thaw_err
 static int stream_wanted(struct capture_memory *memory, struct thaw_error *error)
 {
     /* Reading the log of all RAM shall not cost more than it spares. */
-    uint64_t interval = MAX(4096, memory->words / 4);
+    uint64_t interval = MAX(512, memory->words / 16);
     uint64_t next = interval;
     for (size_t i = 0; i < memory->words; i++) {
         if (memory->copied >= next) {

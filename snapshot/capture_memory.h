@@ -13,7 +13,7 @@
 struct capture_memory;
 
 /* Allocates all that copying needs. Beside bitmaps that is at most 4 bytes for each page of RAM,
- * and the buffer: at most an eighth of RAM or 128 MiB, whichever is less, but 4 MiB. Without
+ * and the buffer: at most a quarter of RAM or 256 MiB, whichever is less, but 4 MiB. Without
  * `live`, there is no buffer. */
 int capture_memory_new(struct capture *capture, struct thaw_job *job, bool live,
     struct capture_memory **ret, struct thaw_error *error);

@@ -25,6 +25,7 @@ struct work {
     uint64_t disk_pages, disk_blocks; /* 0: no disk */
     struct blk disk;
     uint64_t in_slot[BLK_SLOTS];
+    unsigned int in_flight;
     uint64_t cycles_per_step, deadline; /* 0: no limit */
 };
 
@@ -41,18 +42,21 @@ static void write_page(const struct work *w, uint64_t number)
     w->control[SEQWRITE_DONE] = number;
 }
 
-static void submit(struct work *w, unsigned int slot)
+static void submit_all(struct work *w)
 {
-    uint64_t number = w->control[SEQWRITE_SUBMITTED] + 1;
+    for (unsigned int slot = 0; slot < SEQWRITE_DEPTH; slot++) {
+        uint64_t number = w->control[SEQWRITE_SUBMITTED] + 1;
 
-    w->in_slot[slot] = number;
-    w->control[SEQWRITE_SUBMITTED] = number;
-    blk_submit(&w->disk, slot, BLK_READ, number % w->disk_blocks * SECTORS_A_BLOCK,
-        (void *)w->disk_ring[number % w->disk_pages], SEQWRITE_PAGE_BYTES);
+        w->in_slot[slot] = number;
+        w->control[SEQWRITE_SUBMITTED] = number;
+        blk_submit(&w->disk, slot, BLK_READ, number % w->disk_blocks * SECTORS_A_BLOCK,
+            (void *)w->disk_ring[number % w->disk_pages], SEQWRITE_PAGE_BYTES);
+    }
+    w->in_flight = SEQWRITE_DEPTH;
+    blk_kick(&w->disk);
 }
 
-/* The oldest request makes room for a new one; requests may end in any order, but the ring has many
- * more pages than requests are in flight. */
+/* Requests end in any order, so new ones wait for the last of those before. */
 static void turn_disk(struct work *w)
 {
     enum blk_status status;
@@ -62,8 +66,8 @@ static void turn_disk(struct work *w)
 
     if (status != BLK_OK || got != number % w->disk_blocks + 1)
         fail("disk request %lu ended with status %lu and data %lu", number, (uint64_t)status, got);
-    submit(w, slot);
-    blk_kick(&w->disk);
+    if (--w->in_flight == 0)
+        submit_all(w);
 }
 
 static void throttle(struct work *w)
@@ -103,9 +107,7 @@ static void open_disk(struct work *w, const char *cmdline)
         return;
     blk_open(&w->disk, cmdline, 0);
     w->disk_blocks = w->disk.capacity_sectors / SECTORS_A_BLOCK;
-    for (unsigned int slot = 0; slot < SEQWRITE_DEPTH; slot++)
-        submit(w, slot);
-    blk_kick(&w->disk);
+    submit_all(w);
 }
 
 static void publish(const struct work *w)

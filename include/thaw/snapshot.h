@@ -62,7 +62,9 @@ THAW_API void thaw_job_free(thaw_job *job);
 #define THAW_SNAPSHOT_KILL                                                                         \
     4u /* stop the VM once the snapshot is durable, without its running on                         \
         */
-#define THAW_SNAPSHOT_STOP_AND_COPY 8u /* pause the VM until all memory is written */
+#define THAW_SNAPSHOT_STOP_AND_COPY                                                                \
+    8u /* pause the VM until all memory is written; otherwise, memory is copied                    \
+          while it runs, and again what it changes meanwhile: the pause is short */
 
 struct thaw_snapshot_options {
     size_t size;
