@@ -2,6 +2,7 @@
 // The command line of thaw-bench, and the order of a run. Measures nothing itself.
 
 #include "environment.h"
+#include "process.h"
 #include "report.h"
 #include "rows.h"
 #include "scratch.h"
@@ -82,7 +83,7 @@ static int run(struct bench *bench, const struct row *const *chosen, size_t coun
     for (size_t i = 0; i < count && r == 0 && !bench_interrupted; i++)
         failed |= run_row(bench, chosen[i]);
     if (r == 0 && !bench_interrupted) {
-        targets_add(&bench->results);
+        targets_add(bench);
         terminal_print_targets(&bench->results);
         r = write_reports(bench, environment, &error);
     }
@@ -160,6 +161,8 @@ static int choose(char **names, int count, const struct row **ret)
 int main(int argc, char **argv)
 {
     static struct bench bench;
+    if (argc == 5 && strcmp(argv[1], PROCESS_EMBED) == 0)
+        return process_embed(&argv[2]);
     const struct row **chosen = calloc(row_count, sizeof(const struct row *));
     bench.options.dir = "/var/tmp";
     if (!chosen)

@@ -12,7 +12,7 @@
 
 #define MEM_MIB        1024
 #define DATA_MIB       512
-#define DATA_MIB_QUICK 128
+#define DATA_MIB_QUICK 64
 #define LEVEL          1
 
 /* A snapshot that is in the store, until another takes its place. */

@@ -9,6 +9,11 @@ const struct row rows[] = {
     {"capture", "full and diff snapshots against zstd on the same bytes", row_capture},
     {"restore", "restores of an empty guest by RAM size, against the same done by hand",
         row_restore},
+    {"data", "restores of a guest with much data, until its working set is touched", row_data},
+    {"pause", "how long the guest stands still for a snapshot", row_pause},
+    {"fanout", "many clones of one snapshot at once", row_fanout},
+    {"density", "memory per clone", row_density},
+    {"process", "from the start of a process to the guest's first output", row_process},
 };
 const size_t row_count = ARRAY_SIZE(rows);
 

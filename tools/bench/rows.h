@@ -49,6 +49,6 @@ int row_density(struct bench *bench, const char *row, struct thaw_error *error);
 int row_process(struct bench *bench, const char *row, struct thaw_error *error);
 
 /* Adds all targets to the results, once all rows that were asked for have run. */
-void targets_add(struct results *results);
+void targets_add(struct bench *bench);
 
 #endif

@@ -29,11 +29,15 @@ void meter_add(struct bench *bench, const char *row, const char *mode, const str
 
 /* --- By thaw ---------------------------------------------------------------------------------- */
 
-static int drop_store(const struct bench *bench, struct thaw_error *error)
+static int prepare_store(const struct bench *bench, bool cold, struct thaw_error *error)
 {
     char path[PATH_BYTES];
     int r = scratch_path(bench, "store", path, sizeof(path), error);
-    return r < 0 ? r : scratch_drop_cache(path, error);
+    if (r == 0 && cold)
+        return scratch_drop_cache(path, error);
+    if (r == 0)
+        scratch_warm_cache(path);
+    return r;
 }
 
 int sample_thaw(
@@ -43,7 +47,7 @@ int sample_thaw(
     const struct thaw_restore_options options = {.mode = how->mode};
     const struct recipe *recipe = &how->fixture->recipe;
     struct subject subject;
-    int r = how->cold ? drop_store(bench, error) : 0;
+    int r = prepare_store(bench, how->cold, error);
     if (r < 0)
         return r;
     struct meter meter = meter_start();
@@ -130,6 +134,8 @@ int sample_floor(
     if (how->kind == FLOOR_NEW)
         return sample_new(bench, row, mode, how->image->memfd, error);
     int r = how->cold ? scratch_drop_cache(how->image->path, error) : 0;
+    if (!how->cold)
+        scratch_warm_cache(how->image->path);
     _cleanup_close_ int file = open(how->image->path, O_RDONLY | O_CLOEXEC);
     if (r == 0 && file < 0)
         r = bench_errno(error, "opening %s", how->image->path);

@@ -18,6 +18,9 @@ int scratch_path(
 /* Writes what is dirty and takes all files below the path out of the page cache. */
 int scratch_drop_cache(const char *path, struct thaw_error *error);
 
+/* Reads all files below the path into the page cache. Main thread only. */
+void scratch_warm_cache(const char *path);
+
 /* Bytes of the files below the path. */
 uint64_t scratch_bytes(const char *path);
 

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+// Row `density`: what a clone takes of the host's memory once it has run and written its working
+// set, and what a VM made by hand takes that does the same.
+
+#include "floor.h"
+#include "rows.h"
+#include "subject.h"
+#include "terminal.h"
+#include <string.h>
+#include <sys/mman.h>
+
+#define MEM_MIB      256
+#define DATA_MIB     16
+#define WS_MIB       4
+#define CLONES       500
+#define CLONES_QUICK 20
+
+/* A field of a file like /proc/meminfo, in MiB. */
+static double read_mib(const char *path, const char *field)
+{
+    char line[128];
+    unsigned long long kib = 0;
+    FILE *file = fopen(path, "re");
+    while (file && fgets(line, sizeof(line), file))
+        if (strncmp(line, field, strlen(field)) == 0 &&
+            sscanf(line + strlen(field), ": %llu", &kib) == 1)
+            break;
+    if (file)
+        fclose(file);
+    return (double)kib / KIB;
+}
+
+struct usage {
+    double pss_mib, system_mib;
+};
+
+static struct usage usage_now(void)
+{
+    return (struct usage){
+        read_mib("/proc/self/smaps_rollup", "Pss"), -read_mib("/proc/meminfo", "MemAvailable")};
+}
+
+static void add_usage(
+    struct bench *bench, const char *row, const char *mode, struct usage before, unsigned clones)
+{
+    struct usage after = usage_now();
+    double count = clones;
+    results_add(&bench->results, row, mode, "clones", "", count);
+    results_add(
+        &bench->results, row, mode, "PSS each", "MiB", (after.pss_mib - before.pss_mib) / count);
+    results_add(&bench->results, row, mode, "system each", "MiB",
+        (after.system_mib - before.system_mib) / count);
+}
+
+/* --- By thaw ---------------------------------------------------------------------------------- */
+
+static int start_clone(struct bench *bench, const struct fixture *fixture, struct subject *clone,
+    struct thaw_error *error)
+{
+    const struct recipe *recipe = &fixture->recipe;
+    const struct thaw_restore_options options = {.mode = THAW_RESTORE_LAZY};
+    int r = subject_restore(bench, recipe, &options, recipe->name, clone, error);
+    if (r == 0)
+        r = thaw_vm_resume(clone->vm, error);
+    if (r == 0)
+        r = subject_expect(clone, fixture->position, NULL, error);
+    return r < 0 ? r : thaw_vm_pause(clone->vm, error);
+}
+
+static int measure_clones(struct bench *bench, const char *row, const struct fixture *fixture,
+    unsigned count, struct thaw_error *error)
+{
+    struct subject *clones _cleanup_free_ = calloc(count, sizeof(*clones));
+    int r = clones ? 0 : bench_fail(error, -ENOMEM, "no memory for %u clones", count);
+    unsigned made = 0;
+    struct usage before = usage_now();
+    for (; made < count && r == 0; made++) {
+        terminal_progress(row, "clones", made, count);
+        r = bench_interrupted ? bench_fail(error, -EINTR, "interrupted")
+                              : start_clone(bench, fixture, &clones[made], error);
+    }
+    if (r == 0)
+        add_usage(bench, row, "clones", before, count);
+    for (unsigned i = 0; clones && i < made; i++)
+        subject_free(&clones[i]);
+    return r;
+}
+
+/* --- By hand ---------------------------------------------------------------------------------- */
+
+static int start_bare(struct bench *bench, const struct floor_image *image,
+    const struct recipe *recipe, struct floor_vm *vm, struct thaw_error *error)
+{
+    uint64_t first_ns;
+    uint32_t position;
+    uint8_t *ram = floor_map(NULL, image->bytes, image->memfd);
+    if (!ram)
+        return bench_errno(error, "mapping memory for a floor");
+    int r = floor_vm_open(image->kvm_fd, ram, image->bytes, true, vm, error);
+    if (r == 0)
+        r = floor_state_restore(vm, &image->state, error);
+    return r < 0 ? r
+                 : floor_vm_run(vm, bench, recipe, image->position, &first_ns, &position, error);
+}
+
+static int measure_bare(struct bench *bench, const char *row, const struct recipe *recipe,
+    unsigned count, struct thaw_error *error)
+{
+    struct floor_image *image = calloc(1, sizeof(*image));
+    struct floor_vm *vms _cleanup_free_ = calloc(count, sizeof(*vms));
+    int r = image && vms ? floor_image_make(bench, recipe, false, image, error)
+                         : bench_fail(error, -ENOMEM, "no memory for %u VMs", count);
+    unsigned made = 0;
+    struct usage before = usage_now();
+    for (; made < count && r == 0; made++) {
+        terminal_progress(row, "bare VMs", made, count);
+        r = bench_interrupted ? bench_fail(error, -EINTR, "interrupted")
+                              : start_bare(bench, image, recipe, &vms[made], error);
+    }
+    if (r == 0)
+        add_usage(bench, row, "bare VMs", before, count);
+    for (unsigned i = 0; vms && i < made; i++) {
+        if (vms[i].ram)
+            munmap(vms[i].ram, vms[i].ram_bytes);
+        floor_vm_close(&vms[i]);
+    }
+    if (image)
+        floor_image_free(image);
+    free(image);
+    return r;
+}
+
+int row_density(struct bench *bench, const char *row, struct thaw_error *error)
+{
+    struct recipe recipe;
+    struct fixture fixture;
+    unsigned count = bench->options.quick ? CLONES_QUICK : CLONES;
+    const struct memtouch_options options = {
+        .mem_mib = MEM_MIB, .data_mib = DATA_MIB, .ws_mib = WS_MIB, .writes = true, .random = true};
+    int r = recipe_memtouch(bench, "density", &options, &recipe, error);
+    if (r == 0)
+        r = fixture_make(bench, &recipe, &fixture, error);
+    if (r == 0)
+        r = measure_bare(bench, row, &recipe, count, error);
+    return r < 0 ? r : measure_clones(bench, row, &fixture, count, error);
+}
