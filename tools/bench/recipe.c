@@ -122,7 +122,9 @@ static char beat_byte(const struct bench *bench, uint32_t position)
     uint32_t count = position / BEAT_RECORD_BYTES + 1, at = position % BEAT_RECORD_BYTES;
     if (at < NONCE_BYTES)
         return bench->nonce[at];
-    return at < NONCE_BYTES + 4 ? (char)(count >> 8 * (at - NONCE_BYTES)) : '\n';
+    if (at < NONCE_BYTES + 4)
+        return (char)(count >> 8 * (at - NONCE_BYTES) & 0xff);
+    return '\n';
 }
 
 static int read_beat(const struct bench *bench, uint32_t from, const char *bytes, size_t count,
