@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writes the first inputs of fuzz_pack and fuzz_index: make_corpus DIRECTORY. Run again when the
-// format changes; the files are kept in the repository.
+// Writes the first inputs of fuzz_pack, fuzz_index and fuzz_vmstate: make_corpus DIRECTORY. Run
+// again when the format changes; the files are kept in the repository.
 
 #include "pack.h"
 #include "page_index.h"
+#include "state_file.h"
 #include <err.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -76,6 +77,35 @@ static void make_index(int dirfd, const char *name, struct page_space space, uns
     add_choice(dirfd, name);
 }
 
+/* Zeros, but for the elements of arrays, so that there is one of everything. */
+static void make_state(int dirfd, const char *name, uint32_t vcpus, uint32_t disks)
+{
+    uint8_t *bytes;
+    size_t count;
+    struct vm_state *state = vm_state_new(vcpus);
+    if (!state)
+        errx(1, "no memory");
+    state->machine.disk_count = disks;
+    for (uint32_t i = 0; i < vcpus; i++) {
+        state->vcpus[i].cpuid_count = 2;
+        state->vcpus[i].msr_count = 3;
+        state->vcpus[i].xsave_bytes = 64;
+    }
+    state->machine.rng.queue_count = 1;
+    for (uint32_t i = 0; i < disks; i++) {
+        state->machine.disks[i].virtio.queue_count = 1;
+        state->machine.disks[i].parked_count = 2;
+    }
+    int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (fd < 0 || state_file_encode(state, &pack_id, &bytes, &count, NULL) < 0 ||
+        write(fd, bytes, count) != (ssize_t)count)
+        err(1, "%s", name);
+    close(fd);
+    free(bytes);
+    vm_state_free(state);
+    add_choice(dirfd, name);
+}
+
 static int make_directory(const char *parent, const char *name)
 {
     char path[4096];
@@ -110,6 +140,11 @@ int main(int argc, char **argv)
     make_index(dirfd, "ram", ram, 5);
     make_index(dirfd, "disk", disk, INDEX_PACKS_MAX);
     make_index(dirfd, "empty", nothing, 0);
+    close(dirfd);
+
+    dirfd = make_directory(argv[1], "fuzz_vmstate");
+    make_state(dirfd, "one-vcpu", 1, 0);
+    make_state(dirfd, "disks", 2, 3);
     close(dirfd);
     return 0;
 }
