@@ -18,7 +18,7 @@ for every kernel flavour that its header names.
   --direct         on this host's /dev/kvm (default where it runs guest code natively)
   --flavour F      only this kernel: cloud or generic
   --jobs N         jobs at once (default 2)
-  --timeout SECS   for everything (default 600)
+  --timeout SECS   for everything (default 900)
   --kernels DIR    kernels from fetch-kernels.sh (default: its cache; fetched if absent)
   --add DIR        copy DIR's contents into QEMU's file system (strace, gdb, a stand-in)
   --keep           keep the folder with images and logs also when all is well
@@ -49,7 +49,7 @@ thaw=${THAW:-$here/../../build/thaw}
 mode=
 only=
 parallel=2
-limit_s=600
+limit_s=900
 keep=
 interactive=
 list=
