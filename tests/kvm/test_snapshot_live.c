@@ -198,13 +198,13 @@ static void many_snapshots(const char *cmdline, unsigned count, bool expect_stal
 
 Test(snapshot_live, memory_is_of_one_instant)
 {
-    many_snapshots("pages=1024 disk_pages=64", 12, false);
+    many_snapshots("pages=1024 disk_pages=64", 8, false);
 }
 
 /* More than the buffer holds: pages are stored in the first round already, and get stale. */
 Test(snapshot_live, memory_that_was_stored_too_early_is_replaced)
 {
-    many_snapshots("pages=8192 stride=4391 disk_pages=64", 8, true);
+    many_snapshots("pages=8192 stride=4391 disk_pages=64", 5, true);
 }
 
 Test(snapshot_live, generations_of_clones_are_of_one_instant)
@@ -238,9 +238,9 @@ Test(snapshot_live, a_snapshot_that_was_cancelled_in_any_round_leaves_the_next_d
     char name[16];
     start(&source, "pages=4096 disk_pages=64");
     take(&source, "s0", 0);
-    for (unsigned i = 1; i < 12; i++) {
+    for (unsigned i = 1; i < 8; i++) {
         thaw_job *job = begin(&source, NULL, 0);
-        usleep(i * 3000);
+        usleep(i * 4000);
         thaw_job_cancel(job);
         int r = thaw_job_wait(job, -1, &error);
         cr_assert(r == 0 || r == -ECANCELED, "%s", error.message);
