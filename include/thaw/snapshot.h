@@ -54,17 +54,17 @@ THAW_API void thaw_job_free(thaw_job *job);
 
 /* --- Taking a snapshot ------------------------------------------------------------------------ */
 
-#define THAW_SNAPSHOT_FULL 1u /* depends on no other snapshot */
-#define THAW_SNAPSHOT_DIFF                                                                         \
-    2u /* stores only what changed since the VM's last snapshot in this store,                     \
-          or the one that it was restored from; an error if there is none.                         \
-          Restoring it needs no other snapshot all the same */
-#define THAW_SNAPSHOT_KILL                                                                         \
-    4u /* stop the VM once the snapshot is durable, without its running on                         \
-        */
-#define THAW_SNAPSHOT_STOP_AND_COPY                                                                \
-    8u /* pause the VM until all memory is written; otherwise, memory is copied                    \
-          while it runs, and again what it changes meanwhile: the pause is short */
+/* Flags of thaw_vm_snapshot. Neither FULL nor DIFF: a diff where that is possible.
+ *   FULL  depends on no other snapshot
+ *   DIFF  stores only what changed since the VM's last snapshot in this store, or the one that it
+ * was restored from; an error if there is none. Restoring it needs no other snapshot all the same
+ *   KILL  stops the VM once the snapshot is durable, without its running on
+ *   STOP_AND_COPY  the VM stands still until all memory is written; otherwise memory is copied
+ * while it runs, and again what it changes meanwhile, so that the pause is short */
+#define THAW_SNAPSHOT_FULL          1u
+#define THAW_SNAPSHOT_DIFF          2u
+#define THAW_SNAPSHOT_KILL          4u
+#define THAW_SNAPSHOT_STOP_AND_COPY 8u
 
 struct thaw_snapshot_options {
     size_t size;
@@ -123,9 +123,8 @@ struct thaw_disk_override {
     int fd;
 };
 
-#define THAW_RESTORE_FORCE                                                                         \
-    1u /* also on a host that lacks what the guest saw where it was saved                          \
-        */
+/* Restore also on a host that lacks what the guest saw where it was saved. */
+#define THAW_RESTORE_FORCE 1u
 
 struct thaw_restore_options {
     size_t size;

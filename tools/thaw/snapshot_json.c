@@ -60,9 +60,11 @@ json_t *snapshot_json_result(thaw_store *store, const struct thaw_snapshot_resul
     if (snapshot_json_find(store, result->id, &json, NULL) < 0)
         json =
             json_pack("{s:s, s:s, s:s}", "id", result->id, "name", result->name, "state", "ready");
-    cost = json_pack("{s:b, s:I, s:I, s:I, s:I}", "diff", (int)result->diff, "pause_ns",
-        (json_int_t)result->pause_ns, "total_ns", (json_int_t)result->total_ns, "pages",
-        (json_int_t)result->pages, "zero_pages", (json_int_t)result->zero_pages);
+    cost = json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "diff", (int)result->diff,
+        "pause_ns", (json_int_t)result->pause_ns, "total_ns", (json_int_t)result->total_ns, "pages",
+        (json_int_t)result->pages, "zero_pages", (json_int_t)result->zero_pages, "rounds",
+        (json_int_t)result->rounds, "paused_pages", (json_int_t)result->paused_pages, "stale_pages",
+        (json_int_t)result->stale_pages);
     if (json && json_object_update(json, cost) == 0)
         json_object_set_new(json, "stored_bytes", json_integer((json_int_t)result->stored_bytes));
     json_decref(cost);
