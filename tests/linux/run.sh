@@ -136,6 +136,7 @@ finish() {
 	trap '' INT TERM HUP
 	stop_workers
 	if [ -n "$keep" ] || [ $failed -gt 0 ]; then
+		rm -rf "$work/guests" "$work/data"
 		rm -f "$work"/*.initrd "$work"/*.kernel "$work"/*/host.initrd
 		echo "# logs: $work"
 	else
@@ -146,6 +147,11 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
+
+# The small guests lie where the program under test was built.
+mkdir "$work/guests"
+cp "${thaw%/*}"/guests/* "$work/guests/" 2>/dev/null || die "no small guests beside $thaw"
+"${thaw%/*}/memtouch-data" -o "$work/data" 4
 
 "$here/fetch-kernels.sh" "$kernels"
 for flavour in cloud generic; do
@@ -167,6 +173,7 @@ prepare_nested() {
 	mkdir -p "$tree/tests" "$tree/assets"
 	cp "$here"/lib.sh "$here"/scenario-*.sh "$tree/tests/"
 	ln "$work/$flavour.kernel" "$work/$flavour.initrd" "$tree/assets/"
+	cp -r "$work/guests" "$work/data" "$tree/assets/"
 	echo "SCENARIO=$name FLAVOUR=$flavour SLOWNESS=4 LIMIT_S=$(remaining_s) INTERACTIVE=$interactive" >"$tree/job"
 	"$here/mkinitrd.sh" host "$kernels/cloud" "$1/host.initrd" \
 		"$tree" "$thaw=/thaw/thaw" ${extra:+"$extra"} || return 1
