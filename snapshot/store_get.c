@@ -88,10 +88,14 @@ int store_resolve(const struct thaw_store *store, const char *ref, struct store_
     if (manifest_id_valid(ref)) {
         memcpy(found.id, ref, sizeof(found.id));
         r = store_locate(store, found.id, &found.place);
-    } else if (fs_read_link(store->places[STORE_NAMES], ref, target, sizeof(target)) == 0 &&
-               manifest_id_valid(target)) {
-        memcpy(found.id, target, sizeof(found.id));
-        r = store_locate(store, found.id, &found.place);
+    } else {
+        r = fs_read_link(store->places[STORE_NAMES], ref, target, sizeof(target));
+        if (r == -EINVAL || r == -ENAMETOOLONG || (r == 0 && !manifest_id_valid(target)))
+            r = -ENOENT; /* not one of our links */
+        if (r == 0) {
+            memcpy(found.id, target, sizeof(found.id));
+            r = store_locate(store, found.id, &found.place);
+        }
     }
     if (r == -ENOENT && is_prefix(ref))
         return resolve_prefix(store, ref, ret, error);
