@@ -202,20 +202,21 @@ static double median_of(const struct results *results, const char *mode, size_t 
 }
 
 static void write_curve(FILE *out, const struct results *results, const char *mode, double most,
-    const char *dash, double *label_y)
+    const char *dash, double label_y)
 {
+    const char *colour = colour_of(mode);
     fprintf(out,
         "<polyline fill='none' stroke='%s' stroke-width='2.2' stroke-dasharray='%s' points='",
-        colour_of(mode), dash);
-    double last = 0;
-    for (size_t i = 0; i < ARRAY_SIZE(sizes_mib); i++) {
-        last = scale_y(median_of(results, mode, i), most);
-        fprintf(out, "%.1f,%.1f ", scale_x(i), last);
-    }
+        colour, dash);
+    for (size_t i = 0; i < ARRAY_SIZE(sizes_mib); i++)
+        fprintf(out, "%.1f,%.1f ", scale_x(i), scale_y(median_of(results, mode, i), most));
     fputs("'/>", out);
-    /* Labels in the order of the curves, none on top of another. */
-    *label_y = MAX(*label_y + 16, last + 4);
-    write_text(out, SCALE_LEFT + SCALE_WIDTH + 6, *label_y, "start", "var(--ink)", mode);
+    fprintf(out,
+        "<line x1='%d' x2='%d' y1='%.1f' y2='%.1f' stroke='%s' stroke-width='2.2' "
+        "stroke-dasharray='%s'/>",
+        SCALE_LEFT + SCALE_WIDTH + 20, SCALE_LEFT + SCALE_WIDTH + 52, label_y - 4, label_y - 4,
+        colour, dash);
+    write_text(out, SCALE_LEFT + SCALE_WIDTH + 62, label_y, "start", "var(--ink)", mode);
 }
 
 static void write_frame(FILE *out, double most)
@@ -237,19 +238,20 @@ static void write_frame(FILE *out, double most)
 
 void plot_scaling(FILE *out, const struct results *results)
 {
-    /* From the slowest to the fastest, as a rule. */
-    static const char *const modes[] = {
-        "new, eager, warm", "new, lazy, warm", "rawfile, warm", "floor-new", "floor-shell"};
-    double most = 0, label_y = -100;
-    for (size_t m = 0; m < ARRAY_SIZE(modes); m++)
+    static const struct {
+        const char *mode, *dash;
+    } curves[] = {{"new, eager, warm", "none"}, {"new, lazy, warm", "7 4"},
+        {"rawfile, warm", "none"}, {"floor-new", "7 4"}, {"floor-shell", "2 3"}};
+    double most = 0;
+    for (size_t m = 0; m < ARRAY_SIZE(curves); m++)
         for (size_t i = 0; i < ARRAY_SIZE(sizes_mib); i++)
-            most = MAX(most, median_of(results, modes[m], i));
+            most = MAX(most, median_of(results, curves[m].mode, i));
     if (most <= 0)
         return;
     fputs("<p class=sub style='margin:16px 0 4px'>Over the size of RAM, medians.</p>", out);
     open_svg(out, SCALE_HEIGHT);
     write_frame(out, most);
-    for (size_t m = 0; m < ARRAY_SIZE(modes); m++)
-        write_curve(out, results, modes[m], most, m % 2 ? "6 3" : "none", &label_y);
+    for (size_t m = 0; m < ARRAY_SIZE(curves); m++)
+        write_curve(out, results, curves[m].mode, most, curves[m].dash, 30 + 20 * (double)m);
     fputs("</svg>\n", out);
 }

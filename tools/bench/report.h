@@ -6,10 +6,10 @@
 #include "bench.h"
 #include <jansson.h>
 
-/* {"version", "quick", "started", "environment": {...}, "series": [{"row", "mode", "metric",
+/* {"version", "quick", "nonce", "environment": {...}, "series": [{"row", "mode", "metric",
  * "unit", "count", "min", "p50", "p90", "p99", "max", "samples": [...]}], "targets": [{"name",
- * "target", "limit", "value", "met", "note"}], "skipped": [{"row", "reason"}]}. What was not
- * measured has value and met null. */
+ * "target", "limit", "at_least", "value", "met", "note"}], "skipped": [{"row", "reason"}]}. What
+ * was not measured has value and met null. */
 int report_write_json(
     const struct bench *bench, const json_t *environment, struct thaw_error *error);
 

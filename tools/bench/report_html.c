@@ -162,7 +162,7 @@ static void write_rows(FILE *out, const struct results *results)
         fputs("<section><h2>Memory per clone</h2><p class=sub>After each has written its working "
               "set of 4 MiB.</p>",
             out);
-        plot_distribution(out, results, "density", "system each");
+        plot_distribution(out, results, "density", "held each");
         write_table(out, results, "density");
         fputs("</section>\n", out);
     }

@@ -12,12 +12,19 @@
 
 static const unsigned counts[] = {1, 4, 16, 64, CLONES_MAX};
 
+enum gate {
+    GATE_SHUT,
+    GATE_OPEN,
+    GATE_OFF, /* go home */
+};
+
 struct fanout {
     struct bench *bench;
     struct fixture fixture;
     enum thaw_restore_mode mode;
-    pthread_barrier_t ready;
-    uint64_t start_ns;
+    pthread_mutex_t lock; /* guards gate */
+    pthread_cond_t changed;
+    enum gate gate;
 };
 
 struct clone {
@@ -47,26 +54,42 @@ static int run_clone(struct clone *clone)
     return r;
 }
 
+static void set_gate(struct fanout *fanout, enum gate gate)
+{
+    pthread_mutex_lock(&fanout->lock);
+    fanout->gate = gate;
+    pthread_cond_broadcast(&fanout->changed);
+    pthread_mutex_unlock(&fanout->lock);
+}
+
 static void *clone_thread(void *arg)
 {
     struct clone *clone = arg;
-    pthread_barrier_wait(&clone->fanout->ready);
-    clone->result = run_clone(clone);
+    struct fanout *fanout = clone->fanout;
+    pthread_mutex_lock(&fanout->lock);
+    while (fanout->gate == GATE_SHUT)
+        pthread_cond_wait(&fanout->changed, &fanout->lock);
+    bool open = fanout->gate == GATE_OPEN;
+    pthread_mutex_unlock(&fanout->lock);
+    if (open)
+        clone->result = run_clone(clone);
     return NULL;
 }
 
 static int start_threads(
     struct fanout *fanout, struct clone *clones, unsigned count, struct thaw_error *error)
 {
+    set_gate(fanout, GATE_SHUT);
     for (unsigned i = 0; i < count; i++) {
         clones[i] = (struct clone){.fanout = fanout};
-        errno = pthread_create(&clones[i].thread, NULL, clone_thread, &clones[i]);
-        /* The others wait at the barrier for one that will never come: there is no way on. */
-        if (errno != 0) {
-            for (unsigned k = 0; k < i; k++)
-                pthread_cancel(clones[k].thread);
-            return bench_errno(error, "starting %u threads", count);
-        }
+        int err = pthread_create(&clones[i].thread, NULL, clone_thread, &clones[i]);
+        if (err == 0)
+            continue;
+        set_gate(fanout, GATE_OFF);
+        while (i-- > 0)
+            pthread_join(clones[i].thread, NULL);
+        errno = err;
+        return bench_errno(error, "starting %u threads", count);
     }
     return 0;
 }
@@ -77,12 +100,11 @@ static int fan_out(struct fanout *fanout, const char *row, unsigned count, const
     static struct clone clones[CLONES_MAX];
     struct results *results = &fanout->bench->results;
     uint64_t last_ns = 0, cpu = cpu_ns();
-    pthread_barrier_init(&fanout->ready, NULL, count + 1);
     int r = start_threads(fanout, clones, count, error);
     if (r < 0)
         return r;
     uint64_t start_ns = now_ns();
-    pthread_barrier_wait(&fanout->ready);
+    set_gate(fanout, GATE_OPEN);
     for (unsigned i = 0; i < count; i++) {
         pthread_join(clones[i].thread, NULL);
         last_ns = MAX(last_ns, clones[i].first_ns);
@@ -99,7 +121,6 @@ static int fan_out(struct fanout *fanout, const char *row, unsigned count, const
     }
     for (unsigned i = 0; i < count; i++)
         subject_free(&clones[i].subject);
-    pthread_barrier_destroy(&fanout->ready);
     return r;
 }
 
@@ -119,7 +140,12 @@ static int sample_fanout(
 int row_fanout(struct bench *bench, const char *row, struct thaw_error *error)
 {
     struct recipe recipe;
-    struct fanout fanout = {.bench = bench, .mode = THAW_RESTORE_LAZY};
+    struct fanout fanout = {
+        .bench = bench,
+        .mode = THAW_RESTORE_LAZY,
+        .lock = PTHREAD_MUTEX_INITIALIZER,
+        .changed = PTHREAD_COND_INITIALIZER,
+    };
     struct fanout_case cases[ARRAY_SIZE(counts)];
     struct mode modes[ARRAY_SIZE(counts)];
     char names[ARRAY_SIZE(counts)][32];

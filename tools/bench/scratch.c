@@ -178,6 +178,7 @@ int scratch_drop_cache(const char *path, struct thaw_error *error)
     return 0;
 }
 
+/* Holes of sparse files are passed over: reading them would fill the cache with zeros. */
 static int read_one(const char *path, const struct stat *st, int type, struct FTW *at)
 {
     static char bytes[MIB];
@@ -186,8 +187,13 @@ static int read_one(const char *path, const struct stat *st, int type, struct FT
     if (type != FTW_F)
         return 0;
     _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    while (fd >= 0 && read(fd, bytes, sizeof(bytes)) > 0)
-        ;
+    off_t end = 0;
+    for (off_t off; fd >= 0 && (off = lseek(fd, end, SEEK_DATA)) >= 0;) {
+        end = lseek(fd, off, SEEK_HOLE);
+        ssize_t n = 1;
+        for (; off < end && n > 0; off += n)
+            n = pread(fd, bytes, MIN(sizeof(bytes), (size_t)(end - off)), off);
+    }
     return 0;
 }
 
