@@ -122,9 +122,9 @@ static char beat_byte(const struct bench *bench, uint32_t position)
     uint32_t count = position / BEAT_RECORD_BYTES + 1, at = position % BEAT_RECORD_BYTES;
     if (at < NONCE_BYTES)
         return bench->nonce[at];
-    if (at < NONCE_BYTES + 4)
-        return (char)(count >> 8 * (at - NONCE_BYTES) & 0xff);
-    return '\n';
+    if (at == BEAT_RECORD_BYTES - 1)
+        return '\n';
+    return (char)(uint8_t)(count >> 8 * (at - NONCE_BYTES));
 }
 
 static int read_beat(const struct bench *bench, uint32_t from, const char *bytes, size_t count,
