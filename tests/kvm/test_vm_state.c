@@ -72,6 +72,7 @@ Test(vm_state, the_count_goes_on_in_both)
     char line[32];
     snprintf(line, sizeof(line), "tick %u\n", count + 2);
     guest_expect(&target, line, 0);
+    cr_assert_eq(thaw_vm_pause(target.vm, NULL), 0);
     cr_assert(!strstr(target.console, "tick 3\n"));
     cr_assert_eq(thaw_vm_resume(source.vm, NULL), 0);
     guest_expect(&source, line, 0);
