@@ -48,6 +48,7 @@ Test(vm, a_paused_guest_stands_still_and_continues_where_it_was)
     char next[32];
     snprintf(next, sizeof(next), "tick %u\n", mark + 2);
     guest_expect(&guest, next, 0);
+    cr_assert_eq(thaw_vm_pause(guest.vm, NULL), 0);
     snprintf(next, sizeof(next), "tick %u\n", mark + 1);
     char *once = strstr(guest.console, next);
     cr_assert(once && !strstr(once + 1, next), "every count is printed once");
