@@ -299,11 +299,17 @@ int vm_note_disk(struct thaw_vm *vm, unsigned index, const struct disk_options *
     return error_errno(error, err, "finding the full path of %s", options->path);
 }
 
-void vm_set_restored(struct thaw_vm *vm)
+int vm_set_restored(struct thaw_vm *vm, struct thaw_error *error)
 {
+    int r = 0;
     pthread_mutex_lock(&vm->lock);
-    set_state_locked(vm, THAW_VM_PAUSED, THAW_REASON_REQUEST, "");
+    if (vm->state == THAW_VM_CREATED)
+        set_state_locked(vm, THAW_VM_PAUSED, THAW_REASON_REQUEST, "");
+    else
+        r = error_set(error, vm->reason == THAW_REASON_MEMORY ? THAW_ECORRUPT : THAW_EGUEST,
+            "VM %s ended while it was restored: %s", vm->name, vm->detail);
     pthread_mutex_unlock(&vm->lock);
+    return r;
 }
 
 void vm_fail(struct thaw_vm *vm, enum thaw_vm_reason reason, const char *detail)

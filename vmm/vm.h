@@ -94,8 +94,9 @@ int vm_add_machine(struct thaw_vm *vm, const struct vm_devices *devices,
 int vm_note_disk(struct thaw_vm *vm, unsigned index, const struct disk_options *options,
     struct disk *disk, struct thaw_error *error);
 
-/* CREATED to PAUSED, for a VM whose state was set. */
-void vm_set_restored(struct thaw_vm *vm);
+/* CREATED to PAUSED, for a VM whose state was set. Fails if the VM has ended meanwhile: setting
+ * state may need memory that cannot be provided. */
+int vm_set_restored(struct thaw_vm *vm, struct thaw_error *error);
 
 /* Pauses a VM that is RUNNING or PAUSED and keeps all others from changing its state until
  * vm_release, which the same thread calls. *ret_was_running says what to give to that. Nothing runs

@@ -82,6 +82,5 @@ int vm_state_restore(struct thaw_vm *vm, const struct vm_state *state,
         return r;
     /* Only now: restoring the controllers would have undone it. */
     vmgenid_notify(&vm->machine.ged_irq);
-    vm_set_restored(vm);
-    return 0;
+    return vm_set_restored(vm, error);
 }
