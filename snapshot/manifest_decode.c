@@ -407,7 +407,12 @@ int manifest_decode(struct manifest *ret, const char *text, size_t bytes, struct
     json_error_t syntax = {0};
     d.r = manifest_check_shape(text, bytes, error);
     json_t *root = d.r < 0 ? NULL : json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &syntax);
-    if (!root)
+    /* The parser has no words for memory that it could not get to begin with. */
+    if (!root && d.r == 0 &&
+        (json_error_code(&syntax) == json_error_out_of_memory ||
+            json_error_code(&syntax) == json_error_unknown))
+        d.r = error_errno(error, ENOMEM, "%s: reading it", what);
+    else if (!root)
         bad(&d, "line %d: %s", syntax.line, syntax.text);
     else if (!json_is_object(root))
         bad(&d, "it is not a JSON object");
