@@ -4,6 +4,8 @@
 #include "subject.h"
 #include <string.h>
 
+#define STOP_TRIES 100
+
 static void keep(struct subject *subject, char byte)
 {
     if (subject->skipping) {
@@ -151,6 +153,14 @@ int subject_position(struct subject *subject, uint32_t *ret_position, struct tha
     return r == 0 ? bench_fail(error, THAW_EGUEST, "the guest has printed nothing yet") : MIN(r, 0);
 }
 
+/* Of a guest that prints lines, and is paused. */
+static bool is_inside_line(const struct subject *subject)
+{
+    return subject->recipe->kind != RECIPE_BEAT &&
+           (subject->count == 0 ||
+               subject->tail[(subject->count - 1) % SUBJECT_KEPT_BYTES] != '\n');
+}
+
 int subject_snapshot(struct subject *subject, const struct thaw_snapshot_options *options,
     struct thaw_snapshot_result *ret, struct thaw_error *error)
 {
@@ -174,6 +184,24 @@ int subject_warm_up(struct subject *subject, struct thaw_error *error)
     return r < 0 ? r : subject_expect(subject, 0, NULL, error);
 }
 
+/* Right behind a record, so that a clone's first output is a whole one. The guest may be far into
+ * the next before it is stopped, and is then sent on to its end. */
+static int stop_behind_record(struct subject *subject, struct thaw_error *error)
+{
+    int r = thaw_vm_pause(subject->vm, error);
+    for (unsigned i = 0; r == 0 && i < STOP_TRIES && is_inside_line(subject); i++) {
+        subject_forget(subject);
+        r = thaw_vm_resume(subject->vm, error);
+        if (r == 0)
+            r = subject_expect(subject, POSITION_UNKNOWN, NULL, error);
+        if (r == 0)
+            r = thaw_vm_pause(subject->vm, error);
+    }
+    return r == 0 && is_inside_line(subject)
+               ? bench_fail(error, -EAGAIN, "the guest never stopped between two lines")
+               : r;
+}
+
 int fixture_make(
     struct bench *bench, const struct recipe *recipe, struct fixture *ret, struct thaw_error *error)
 {
@@ -184,7 +212,7 @@ int fixture_make(
         return r;
     r = subject_warm_up(&subject, error);
     if (r == 0)
-        r = thaw_vm_pause(subject.vm, error);
+        r = stop_behind_record(&subject, error);
     if (r == 0)
         r = subject_position(&subject, &ret->position, error);
     const struct thaw_snapshot_options options = {.name = recipe->name};
