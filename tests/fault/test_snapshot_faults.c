@@ -227,7 +227,7 @@ Test(snapshot_faults, first_snapshot_of_a_running_vm)
 {
     plan.guest = "tick";
     plan.cmdline = "interval=300000";
-    every_call(take, 500, 11);
+    every_call(take, 500, 53);
 }
 
 Test(snapshot_faults, first_snapshot_of_a_paused_vm_with_a_disk)
@@ -235,20 +235,20 @@ Test(snapshot_faults, first_snapshot_of_a_paused_vm_with_a_disk)
     plan.guest = "blkpattern";
     plan.cmdline = "blocks=2 stride=3 loop=1";
     plan.paused = true;
-    every_call(take, 500, 13);
+    every_call(take, 500, 59);
 }
 
 Test(snapshot_faults, diff_of_a_clone)
 {
     plan.paused = true;
-    every_call(take, 500, 7);
+    every_call(take, 500, 71);
 }
 
 Test(snapshot_faults, full_snapshot_of_a_clone)
 {
     plan.flags = THAW_SNAPSHOT_FULL;
     plan.paused = true;
-    every_call(take, 500, 17);
+    every_call(take, 500, 79);
 }
 
 /* --- Restoring -------------------------------------------------------------------------------- */
@@ -411,7 +411,7 @@ static void inspect(void)
 
 Test(snapshot_faults, flattening)
 {
-    every_call(flatten, 300, 3);
+    every_call(flatten, 300, 29);
 }
 
 Test(snapshot_faults, deleting)
@@ -426,5 +426,5 @@ Test(snapshot_faults, opening_the_store_and_verifying)
 
 Test(snapshot_faults, inspecting)
 {
-    every_call(inspect, 100, 53);
+    every_call(inspect, 100, 211);
 }
