@@ -306,13 +306,16 @@ static void restore_and_run(void)
     struct thaw_error error = {0};
     if (!try_restore(THAW_RESTORE_LAZY, &vm))
         return;
-    if (thaw_vm_resume(vm, &error) == 0)
-        for (unsigned i = 0; i < GUEST_TIMEOUT_MS && info_of(vm).mark_count < 1; i++)
-            if (thaw_vm_wait(vm, 1) == 0)
-                break;
+    bool waiting = thaw_vm_resume(vm, &error) == 0;
+    for (unsigned i = 0; waiting && info_of(vm).mark_count < 1; i++) {
+        cr_assert_lt(i, GUEST_TIMEOUT_MS / 10, "%s: the guest hangs: %s, %s", fault_hit(),
+            thaw_vm_state_name(info_of(vm).state), info_of(vm).detail);
+        waiting = thaw_vm_wait(vm, 1) < 0;
+        if (info_of(vm).reason == THAW_REASON_DISK_FULL)
+            thaw_vm_resume(vm, NULL); /* the one write that failed is tried again */
+    }
     fault_suspend(true);
     check_clone(vm);
-    cr_assert(fault_hit() || info_of(vm).mark_count > 0, "the guest hangs");
     thaw_vm_free(vm);
     fault_suspend(false);
 }
