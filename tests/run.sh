@@ -65,14 +65,24 @@ build() { # PRESET [TARGET...]
 }
 
 # Runs one program that prints TAP. A program that fails without saying which test did counts as one
-# failure.
+# failure, and so does one that hangs: after far longer than any takes on a busy machine, the log gets
+# what every thread waits for, and all that the program started is killed.
+limit=900
 tap() { # NAME COMMAND...
     name=$1
     shift
     log=$logs/$(printf '%s' "$name" | tr ' /' '__').tap
     start=$(date +%s)
     status=0
-    "$@" >"$log" 2>&1 </dev/null || status=$?
+    : >"$log"
+    (
+        sleep $((limit - 5)) && ps --ppid 2 -N -Lo pid,ppid,tid,stat,wchan:32,time,args | cut -c 1-160 >>"$log"
+    ) </dev/null >/dev/null 2>&1 &
+    watchdog=$!
+    timeout -k 10 "$limit" "$@" >>"$log" 2>&1 </dev/null || status=$?
+    pkill -P "$watchdog" || true
+    wait "$watchdog" || true
+    [ "$status" != 124 ] && [ "$status" != 137 ] || echo "not ok - $name: killed after $limit s" >>"$log"
     ok=$(grep -cE '^ok\b' "$log" || true)
     skip=$(grep -ciE '^ok\b.*# *skip' "$log" || true)
     bad=$(grep -cE '^not ok\b' "$log" || true)

@@ -7,7 +7,7 @@ set -eu
 build="gcc libc6-dev cmake ninja-build pkg-config acpica-tools liburing-dev libjansson-dev
     libhttp-parser-dev libzstd-dev libxxhash-dev"
 test="git libcriterion-dev clang clang-format libclang-rt-14-dev shellcheck curl jq
-    qemu-system-x86 busybox-static cpio zstd e2fsprogs"
+    procps qemu-system-x86 busybox-static cpio zstd e2fsprogs"
 
 case "${1:-build}" in
 build) packages=$build ;;
