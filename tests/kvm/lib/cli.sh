@@ -76,12 +76,12 @@ refused() { # NAME STATUS TEXT COMMAND...
     fi
 }
 
-# Repeats a command until it succeeds, for at most ten seconds.
+# Repeats a command until it succeeds, for at most a minute.
 soon() { # COMMAND...
     tries=0
     until "$@" >/dev/null 2>&1; do
         tries=$((tries + 1))
-        [ "$tries" -lt 200 ] || return 1
+        [ "$tries" -lt 1200 ] || return 1
         sleep 0.05
     done
 }
