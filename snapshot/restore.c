@@ -15,6 +15,7 @@
 struct restore {
     struct thaw_image *image;
     struct thaw_restore_options opt;
+    struct timing timing;
     struct thaw_vm *vm;
 };
 
@@ -227,11 +228,13 @@ static int build_vm(struct restore *restore, const char *name, struct thaw_error
         r = check_host(restore, error);
     if (r < 0)
         return r;
+    restore->timing.shell_ns = timing_now_ns();
     struct lineage *lineage = lineage_of(restore->vm);
     r = lineage ? inherit(restore, lineage, error) : error_errno(error, ENOMEM, "restoring a VM");
     /* Memory before state: setting registers may make KVM read it. */
     if (r == 0)
         r = restore_memory(restore, lineage, error);
+    restore->timing.memory_ns = timing_now_ns();
     if (r == 0)
         r = vm_state_restore(restore->vm, restore->image->state, &devices, policy, error);
     /* Last: it would compete for processor and disk. Once is enough for all clones. */
@@ -253,10 +256,11 @@ static int read_options(
     return 0;
 }
 
-int thaw_image_restore(thaw_image *image, const struct thaw_restore_options *options, thaw_vm **ret,
-    struct thaw_error *error)
+/* Of an image that the caller keeps; request_ns and opened_ns are given. */
+static int restore_image(struct thaw_image *image, const struct thaw_restore_options *options,
+    const struct timing *timing, thaw_vm **ret, struct thaw_error *error)
 {
-    struct restore restore = {.image = image};
+    struct restore restore = {.image = image, .timing = *timing};
     int r = read_options(&restore, options, error);
     if (r == 0)
         r = check_overrides(&restore, error);
@@ -270,14 +274,24 @@ int thaw_image_restore(thaw_image *image, const struct thaw_restore_options *opt
         thaw_vm_free(restore.vm);
         return r;
     }
+    restore.timing.state_ns = timing_now_ns();
+    restore.vm->timing = restore.timing;
     *ret = restore.vm;
     return 0;
+}
+
+int thaw_image_restore(thaw_image *image, const struct thaw_restore_options *options, thaw_vm **ret,
+    struct thaw_error *error)
+{
+    uint64_t now_ns = timing_now_ns();
+    return restore_image(
+        image, options, &(struct timing){.request_ns = now_ns, .opened_ns = now_ns}, ret, error);
 }
 
 int thaw_restore(thaw_env *env, thaw_store *store, const char *ref,
     const struct thaw_restore_options *options, thaw_vm **ret, struct thaw_error *error)
 {
-    struct restore checked = {0};
+    struct restore checked = {.timing.request_ns = timing_now_ns()};
     thaw_image *image;
     char holder[VM_NAME_BYTES + 8];
     int r = read_options(&checked, options, error);
@@ -288,7 +302,8 @@ int thaw_restore(thaw_env *env, thaw_store *store, const char *ref,
     r = thaw_image_open(env, store, ref, holder, &how, &image, error);
     if (r < 0)
         return r;
-    r = thaw_image_restore(image, options, ret, error);
+    checked.timing.opened_ns = timing_now_ns();
+    r = restore_image(image, options, &checked.timing, ret, error);
     thaw_image_close(image);
     return r;
 }

@@ -3,6 +3,7 @@
 
 #include "vcpu.h"
 #include "thread.h"
+#include "timing.h"
 #include <inttypes.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -131,11 +132,21 @@ static void set_immediate_exit(struct vcpu *vcpu, uint8_t value)
     __atomic_store_n(&vcpu->run->immediate_exit, value, __ATOMIC_SEQ_CST);
 }
 
+/* Notes the first time of something that happens again and again. */
+static void note_first(_Atomic uint64_t *when_ns)
+{
+    if (atomic_load_explicit(when_ns, memory_order_relaxed) == 0)
+        atomic_store_explicit(when_ns, timing_now_ns(), memory_order_relaxed);
+}
+
 /* Enters the guest once. False if the vCPU was kicked instead of making an exit of its own. */
 static bool enter(struct vcpu *vcpu)
 {
     vcpu->completion_pending = false;
+    note_first(&vcpu->first_run_ns);
     int r = ioctl(vcpu->fd, KVM_RUN, 0);
+    if (r == 0)
+        note_first(&vcpu->first_exit_ns);
     atomic_fetch_add_explicit(&vcpu->exits, 1, memory_order_relaxed);
     if (r == 0) {
         handle_exit(vcpu);

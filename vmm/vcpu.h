@@ -48,6 +48,8 @@ struct vcpu {
     bool thread_started;
     bool completion_pending; /* vCPU thread: the last exit's instruction is not finished yet */
     _Atomic uint64_t exits;
+    /* Of its life; written by its thread. 0: not yet. */
+    _Atomic uint64_t first_run_ns, first_exit_ns;
     pthread_mutex_t lock; /* guards order and parked */
     pthread_cond_t order_changed;
     enum vcpu_order order;

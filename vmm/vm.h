@@ -14,6 +14,7 @@
 
 #include "env.h"
 #include "machine.h"
+#include "timing.h"
 #include "vcpu.h"
 
 #define VM_NAME_BYTES 65
@@ -46,6 +47,7 @@ struct thaw_vm {
     struct machine machine;
     struct vm_disk disks[THAW_DISKS_MAX];
     struct vm_attachment attachment; /* guarded by api_lock */
+    struct timing timing;            /* written before anyone else has the VM */
     /* Takes over from thaw_vm_free, which has stopped the VM, and calls vm_destroy; NULL: none. */
     void (*reap)(void *data, struct thaw_vm *vm);
     void *reap_data;

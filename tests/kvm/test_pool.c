@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static char store_path[64];
@@ -219,4 +220,74 @@ Test(pool, many_threads_restore_at_once)
     cr_assert_eq(info_of(pool).taken + info_of(pool).missed, 20);
     thaw_pool_free(pool);
     thaw_image_close(image);
+}
+
+/* --- Timings ---------------------------------------------------------------------------------- */
+
+static struct thaw_vm_timing timing_of(thaw_vm *vm)
+{
+    struct thaw_vm_timing timing = {.size = sizeof(timing)};
+    cr_assert_eq(thaw_vm_get_timing(vm, &timing), 0);
+    return timing;
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static void is_in_order(const struct thaw_vm_timing *timing, uint64_t before_ns)
+{
+    cr_assert_leq(before_ns, timing->request_ns);
+    cr_assert_leq(timing->request_ns, timing->opened_ns);
+    cr_assert_leq(timing->opened_ns, timing->shell_ns);
+    cr_assert_leq(timing->shell_ns, timing->memory_ns);
+    cr_assert_leq(timing->memory_ns, timing->state_ns);
+}
+
+Test(pool, a_clone_tells_when_each_step_was_done)
+{
+    thaw_image *image = open_image(THAW_RESTORE_LAZY);
+    thaw_pool *pool = make_pool(1);
+    uint64_t before_ns = now_ns();
+    thaw_vm *vm = restore(image, pool);
+    struct thaw_vm_timing timing = timing_of(vm);
+    is_in_order(&timing, before_ns);
+    cr_assert_leq(timing.state_ns, now_ns());
+    cr_assert_eq(timing.request_ns, timing.opened_ns, "the image was open");
+    cr_assert_eq(timing.first_run_ns, 0, "it has not run");
+    cr_assert_eq(timing.first_exit_ns, 0);
+
+    uint64_t resumed_ns = now_ns();
+    runs(vm);
+    timing = timing_of(vm);
+    is_in_order(&timing, before_ns);
+    cr_assert_leq(resumed_ns, timing.first_run_ns);
+    cr_assert_lt(timing.first_run_ns, timing.first_exit_ns);
+    cr_assert_leq(timing.first_exit_ns, now_ns());
+    struct thaw_vm_timing later = timing_of(vm);
+    cr_assert_eq(later.first_exit_ns, timing.first_exit_ns, "the first stays the first");
+    thaw_vm_free(vm);
+    thaw_pool_free(pool);
+    thaw_image_close(image);
+}
+
+Test(pool, timings_are_told_as_far_as_there_is_room)
+{
+    struct thaw_error error;
+    thaw_vm *vm;
+    uint64_t before_ns = now_ns();
+    cr_assert_eq(thaw_restore(env, store, "s", NULL, &vm, &error), 0, "%s", error.message);
+    struct thaw_vm_timing timing = timing_of(vm);
+    is_in_order(&timing, before_ns);
+    cr_assert_lt(timing.request_ns, timing.opened_ns);
+    struct thaw_vm_timing small = {.size = 0};
+    cr_assert_eq(thaw_vm_get_timing(vm, &small), -EINVAL);
+    small.size = sizeof(small.size) + sizeof(small.request_ns);
+    cr_assert_eq(thaw_vm_get_timing(vm, &small), 0);
+    cr_assert_eq(small.request_ns, timing.request_ns);
+    cr_assert_eq(small.opened_ns, 0);
+    thaw_vm_free(vm);
 }
