@@ -229,7 +229,7 @@ static int describe_cpu(
         }
     }
     manifest->tsc_khz = vcpu->tsc_khz;
-    copy(manifest->kvm_backend, sizeof(manifest->kvm_backend), kvm_backend());
+    copy(manifest->kvm_backend, sizeof(manifest->kvm_backend), capture->vm->env->kvm.backend);
     return 0;
 }
 

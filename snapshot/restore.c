@@ -178,9 +178,10 @@ static int check_host(const struct restore *restore, struct thaw_error *error)
     int r = cpu_x86_effective(restore->vm->vcpus[0].fd, restore->image->env->cpuid, host, error);
     if (r < 0)
         return r;
-    if (strcmp(manifest->kvm_backend, kvm_backend()) != 0)
+    const char *backend = restore->image->env->kvm.backend;
+    if (strcmp(manifest->kvm_backend, backend) != 0)
         snprintf(missing, sizeof(missing), "KVM backend %s (this is %s)", manifest->kvm_backend,
-            kvm_backend());
+            backend);
     cpu_x86_list_missing(host, vcpu->cpuid, vcpu->cpuid_count, missing, sizeof(missing));
     if (!missing[0])
         atomic_store(&restore->image->host_checked, true);

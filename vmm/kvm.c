@@ -70,6 +70,31 @@ static void list_missing(const struct kvm *kvm, char *list, size_t bytes)
     }
 }
 
+static const char *find_backend(void)
+{
+    static const char *const modules[] = {"kvm_amd", "kvm_intel", "kvm_pvm"};
+    for (size_t i = 0; i < ARRAY_SIZE(modules); i++) {
+        char path[64];
+        snprintf(path, sizeof(path), "/sys/module/%s", modules[i]);
+        if (access(path, F_OK) == 0)
+            return modules[i];
+    }
+    return "kvm";
+}
+
+static void ask_once(struct kvm *kvm)
+{
+    int vcpus = kvm_check(kvm, KVM_CAP_MAX_VCPUS);
+    kvm->vcpus_max = vcpus > 0 ? (uint32_t)vcpus : 4; /* 4: api.rst, KVM_CAP_NR_VCPUS */
+    kvm->xsave_bytes = MAX(kvm_check(kvm, KVM_CAP_XSAVE2), (int)sizeof(struct kvm_xsave));
+    kvm->sregs2 = kvm_check(kvm, KVM_CAP_SREGS2);
+    kvm->xcrs = kvm_check(kvm, KVM_CAP_XCRS);
+    kvm->tsc_scaling = kvm_check(kvm, KVM_CAP_TSC_CONTROL);
+    kvm->has_identity_map = kvm_check(kvm, KVM_CAP_SET_IDENTITY_MAP_ADDR);
+    kvm->has_tss = kvm_check(kvm, KVM_CAP_SET_TSS_ADDR);
+    kvm->backend = find_backend();
+}
+
 int kvm_open(struct kvm *kvm, int fd, struct thaw_error *error)
 {
     _cleanup_close_ int node = open_node(fd, error);
@@ -90,8 +115,7 @@ int kvm_open(struct kvm *kvm, int fd, struct thaw_error *error)
     if (missing[0])
         return error_set(error, THAW_EHOST, "this host's KVM lacks: %s", missing);
 
-    int vcpus = kvm_check(&found, KVM_CAP_MAX_VCPUS);
-    found.vcpus_max = vcpus > 0 ? (uint32_t)vcpus : 4; /* 4: api.rst, KVM_CAP_NR_VCPUS */
+    ask_once(&found);
     take_fd(&node);
     *kvm = found;
     return 0;
@@ -102,18 +126,6 @@ void kvm_close(struct kvm *kvm)
     if (kvm->fd >= 0)
         close(kvm->fd);
     kvm->fd = -1;
-}
-
-const char *kvm_backend(void)
-{
-    static const char *const modules[] = {"kvm_amd", "kvm_intel", "kvm_pvm"};
-    for (size_t i = 0; i < ARRAY_SIZE(modules); i++) {
-        char path[64];
-        snprintf(path, sizeof(path), "/sys/module/%s", modules[i]);
-        if (access(path, F_OK) == 0)
-            return modules[i];
-    }
-    return "kvm";
 }
 
 int kvm_create_vm(const struct kvm *kvm, int *ret_fd, struct thaw_error *error)
@@ -130,11 +142,9 @@ int kvm_create_vm(const struct kvm *kvm, int *ret_fd, struct thaw_error *error)
     /* Intel hosts without unrestricted guest need four pages of guest address space of their own.
      */
     uint64_t identity = MACHINE_IDENTITY_MAP_GPA;
-    if (kvm_check(kvm, KVM_CAP_SET_IDENTITY_MAP_ADDR) &&
-        ioctl(vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity) < 0)
+    if (kvm->has_identity_map && ioctl(vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity) < 0)
         return error_errno(error, errno, "placing KVM's identity map");
-    if (kvm_check(kvm, KVM_CAP_SET_TSS_ADDR) &&
-        ioctl(vm_fd, KVM_SET_TSS_ADDR, (unsigned long)MACHINE_TSS_GPA) < 0)
+    if (kvm->has_tss && ioctl(vm_fd, KVM_SET_TSS_ADDR, (unsigned long)MACHINE_TSS_GPA) < 0)
         return error_errno(error, errno, "placing KVM's task state segment");
     *ret_fd = take_fd(&vm_fd);
     return 0;

@@ -5,10 +5,16 @@
 
 #include "error.h"
 
+/* What is asked once and needed for every VM. */
 struct kvm {
     int fd;
     size_t run_bytes; /* size of the shared struct kvm_run mapping of a vCPU */
     uint32_t vcpus_max;
+    int xsave_bytes; /* that KVM_SET_XSAVE takes: at least those of struct kvm_xsave */
+    bool sregs2, xcrs, tsc_scaling;
+    bool has_identity_map, has_tss; /* calls to place them */
+    const char *backend; /* which implementation answers, a constant: "kvm_amd", "kvm_intel",
+                            "kvm_pvm", else "kvm" */
 };
 
 /* One capability that is asked for by number. */
@@ -29,9 +35,6 @@ void kvm_close(struct kvm *kvm);
 
 /* KVM_CHECK_EXTENSION; 0 if absent or unknown to the kernel. */
 int kvm_check(const struct kvm *kvm, int capability);
-
-/* Which implementation answers, as a constant: "kvm_amd", "kvm_intel", "kvm_pvm", else "kvm". */
-const char *kvm_backend(void);
 
 /* A new VM without memory, controllers or vCPUs. *ret_fd is close-on-exec. */
 int kvm_create_vm(const struct kvm *kvm, int *ret_fd, struct thaw_error *error);

@@ -221,7 +221,7 @@ static int restore_tsc_khz(
     uint64_t difference = (uint64_t)llabs((long long)khz - (long long)wanted);
     if (difference * 1000000u <= (uint64_t)wanted * TSC_TOLERANCE_PPM)
         return 0;
-    if (!kvm_check(kvm, KVM_CAP_TSC_CONTROL))
+    if (!kvm->tsc_scaling)
         return error_set(error, THAW_EHOST,
             "the guest's TSC runs at %u kHz, this host's at %d kHz, and it cannot scale", wanted,
             khz);
@@ -249,12 +249,12 @@ void vcpu_state_note_pause(int vcpu_fd)
 static int save_xsave(
     const struct kvm *kvm, int vcpu_fd, struct vcpu_state *ret, struct thaw_error *error)
 {
-    int bytes = kvm_check(kvm, KVM_CAP_XSAVE2);
+    int bytes = kvm->xsave_bytes;
     if (bytes > VCPU_STATE_XSAVE_MAX)
         return error_set(error, THAW_EHOST, "this host's vector state has %d bytes, more than %d",
             bytes, VCPU_STATE_XSAVE_MAX);
     bool larger = bytes > (int)sizeof(struct kvm_xsave);
-    ret->xsave_bytes = larger ? (uint32_t)bytes : (uint32_t)sizeof(struct kvm_xsave);
+    ret->xsave_bytes = (uint32_t)bytes;
     if (ioctl(vcpu_fd, larger ? KVM_GET_XSAVE2 : KVM_GET_XSAVE, ret->xsave) < 0)
         return failed("reading a vCPU's vector state", error);
     return 0;
@@ -264,7 +264,7 @@ static int save_xsave(
 static int restore_xsave(
     const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *state, struct thaw_error *error)
 {
-    int bytes = MAX(kvm_check(kvm, KVM_CAP_XSAVE2), (int)sizeof(struct kvm_xsave));
+    int bytes = kvm->xsave_bytes;
     if (state->xsave_bytes > (uint32_t)bytes || bytes > VCPU_STATE_XSAVE_MAX)
         return error_set(error, THAW_EHOST,
             "the guest has %u bytes of vector state, this host's KVM takes %d", state->xsave_bytes,
@@ -286,7 +286,7 @@ static int restore_xsave(
 static int save_sregs(
     const struct kvm *kvm, int vcpu_fd, struct vcpu_state *ret, struct thaw_error *error)
 {
-    if (kvm_check(kvm, KVM_CAP_SREGS2)) {
+    if (kvm->sregs2) {
         if (ioctl(vcpu_fd, KVM_GET_SREGS2, &ret->sregs) < 0)
             return failed("reading a vCPU's system registers", error);
         return 0;
@@ -303,8 +303,8 @@ static int restore_sregs(
 {
     struct kvm_sregs2 wide = state->sregs;
     struct kvm_sregs narrow = {SREGS_BOTH(&wide)};
-    int r = kvm_check(kvm, KVM_CAP_SREGS2) ? ioctl(vcpu_fd, KVM_SET_SREGS2, &wide)
-                                           : ioctl(vcpu_fd, KVM_SET_SREGS, &narrow);
+    int r = kvm->sregs2 ? ioctl(vcpu_fd, KVM_SET_SREGS2, &wide)
+                        : ioctl(vcpu_fd, KVM_SET_SREGS, &narrow);
     return r < 0 ? failed("setting a vCPU's system registers", error) : 0;
 }
 
@@ -374,7 +374,7 @@ int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct msr_list *m
         r = save_sregs(kvm, vcpu_fd, ret, error);
     if (r == 0)
         r = save_xsave(kvm, vcpu_fd, ret, error);
-    if (r == 0 && kvm_check(kvm, KVM_CAP_XCRS))
+    if (r == 0 && kvm->xcrs)
         r = run_step(vcpu_fd, &xcrs, ret, error);
     if (r == 0)
         r = save_cpuid(vcpu_fd, ret, error);
