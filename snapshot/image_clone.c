@@ -26,7 +26,6 @@ struct image_clone {
     bool guarded; /* registered: its touches wait */
     struct image_clone *next;
     unsigned busy;            /* image->lock: how many threads are serving it */
-    bool failed;              /* image->lock: `bad` was called */
     _Atomic uint64_t *zeroed; /* one bit a page: zeros were mapped once; just spares calls */
 };
 
@@ -106,17 +105,6 @@ static int provide(
     return r;
 }
 
-static void report_bad(struct image_clone *clone, const struct thaw_error *error)
-{
-    struct image *image = clone->image;
-    pthread_mutex_lock(&image->lock);
-    bool first = !clone->failed;
-    clone->failed = true;
-    pthread_mutex_unlock(&image->lock);
-    if (first)
-        clone->bad(clone->data, error->message);
-}
-
 /* Only the page that was touched becomes inaccessible, not the whole clone: a device's thread may
  * be copying from a good page right now, and owners may read the memory of a VM that failed. No one
  * else touches this page: the presenter refuses it. */
@@ -128,8 +116,9 @@ static void serve_fault(struct image *image, uint64_t address)
         uint64_t ram_off = start - (uintptr_t)clone->mem->base;
         struct thaw_error error;
         if (provide(clone, ram_off / PAGE_BYTES, 1, false, &error) < 0) {
-            /* The owner first: once woken, the vCPU must find the order to leave the guest. */
-            report_bad(clone, &error);
+            /* The owner first: once woken, the vCPU must find the order to leave the guest. Also
+             * if another thread has found the frame bad before, which may not have told yet. */
+            clone->bad(clone->data, error.message);
             mem_forbid(clone->mem, ram_off, PAGE_BYTES);
         }
     }
@@ -178,7 +167,7 @@ static int present(void *data, uint64_t ram_off, uint64_t bytes)
     struct thaw_error error;
     int r = provide(clone, first, last - first + 1, true, &error);
     if (r < 0)
-        report_bad(clone, &error);
+        clone->bad(clone->data, error.message);
     return r;
 }
 
