@@ -73,6 +73,11 @@ int image_read_ahead(struct image *image, struct thaw_error *error);
 int image_make_present(
     struct image *image, uint64_t page, uint64_t count, struct thaw_error *error);
 
+/* Copies pages [page, page + count) as they are before a clone writes to them; fills in those that
+ * are missing. Pages without data are zeros, and take no memory. */
+int image_read(
+    struct image *image, uint64_t page, uint64_t count, void *dst, struct thaw_error *error);
+
 struct image_info {
     uint64_t bytes;
     uint64_t frames; /* that contain pages of this image */

@@ -372,6 +372,33 @@ int image_fill_all(
     return look_again(&job, error);
 }
 
+/* Through the descriptor, which plants no page where there is none. */
+static int read_memory(
+    const struct image *image, uint64_t page, uint64_t count, void *dst, struct thaw_error *error)
+{
+    uint8_t *at = dst;
+    size_t left = (size_t)count * PAGE_BYTES;
+    off_t off = (off_t)(page * PAGE_BYTES);
+    while (left > 0) {
+        ssize_t n = pread(image->fd, at, left, off);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return error_errno(error, n < 0 ? errno : EIO, "reading an image");
+        at += n;
+        off += n;
+        left -= (size_t)n;
+    }
+    return 0;
+}
+
+int image_read(
+    struct image *image, uint64_t page, uint64_t count, void *dst, struct thaw_error *error)
+{
+    int r = image_make_present(image, page, count, error);
+    return r < 0 ? r : read_memory(image, page, count, dst, error);
+}
+
 /* Sealing an image that is not complete does nothing, and one that can't be sealed is tried again
  * when its descriptor is asked for. */
 static void *read_ahead_thread(void *arg)

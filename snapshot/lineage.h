@@ -9,6 +9,8 @@
 #include "contents.h"
 #include "vm.h"
 
+struct image;
+
 struct lineage {
     bool busy; /* a snapshot is being taken; guarded by the VM's api_lock */
     char template_name[MANIFEST_LABEL_BYTES];
@@ -19,8 +21,10 @@ struct lineage {
     /* Per disk, the layer above which is what changed since the base; NULL: all overlays. */
     struct disk_layer *base_layer[THAW_DISKS_MAX];
     struct disk_layer *origin_layer[THAW_DISKS_MAX];
-    /* What gives the clone its memory, if there is anything; freed first. */
+    /* What gives the clone its memory, if there is anything; freed first. `image` is part of it:
+     * what pages are that the clone has not written. */
     void *memory;
+    struct image *image;
     void (*memory_free)(void *memory);
 };
 

@@ -54,6 +54,7 @@ static int restore_memory(
     memory->image = opened_ref(restore->image);
     lineage->memory = memory;
     lineage->memory_free = free_memory;
+    lineage->image = restore->image->ram;
     return image_attach(
         restore->image->ram, &restore->vm->mem, on_bad_memory, restore->vm, &memory->clone, error);
 }

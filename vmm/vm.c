@@ -432,6 +432,29 @@ int vm_hold(struct thaw_vm *vm, bool *ret_was_running, struct thaw_error *error)
     return r;
 }
 
+static bool is_still(enum thaw_vm_state state)
+{
+    return state == THAW_VM_PAUSED || state == THAW_VM_STOPPED;
+}
+
+int vm_hold_still(struct thaw_vm *vm, struct thaw_error *error)
+{
+    int r = 0;
+    pthread_mutex_lock(&vm->api_lock);
+    pthread_mutex_lock(&vm->lock);
+    if (is_still(vm->state))
+        wait_parked_locked(vm);
+    if (!is_still(vm->state))
+        r = error_set(error, THAW_ESTATE, "VM %s is %s, and neither paused nor stopped", vm->name,
+            thaw_vm_state_name(vm->state));
+    pthread_mutex_unlock(&vm->lock);
+    if (r == 0)
+        machine_pause(&vm->machine);
+    else
+        pthread_mutex_unlock(&vm->api_lock);
+    return r;
+}
+
 void vm_release(struct thaw_vm *vm, bool run)
 {
     if (run)

@@ -106,6 +106,10 @@ int vm_set_restored(struct thaw_vm *vm, struct thaw_error *error);
 int vm_hold(struct thaw_vm *vm, bool *ret_was_running, struct thaw_error *error);
 void vm_release(struct thaw_vm *vm, bool run);
 
+/* The same for a VM that is PAUSED or STOPPED; THAW_ESTATE otherwise. vm_release(vm, false) ends
+ * it. */
+int vm_hold_still(struct thaw_vm *vm, struct thaw_error *error);
+
 /* Ends the VM as if its guest had done what it can't go on from. Any thread that holds none of the
  * VM's locks. */
 void vm_fail(struct thaw_vm *vm, enum thaw_vm_reason reason, const char *detail);

@@ -21,6 +21,7 @@
 static struct snapshots snapshots;
 static char base[64], id[33];
 static uint8_t *memory; /* of the source, when the snapshot was taken */
+static char digest[THAW_DIGEST_BYTES];
 static thaw_env *env;
 
 static void take_one(void)
@@ -44,6 +45,7 @@ static void take_one(void)
     cr_assert_eq(thaw_vm_pause(source.vm, NULL), 0);
     snapshots_take(&snapshots, source.vm, "s", THAW_SNAPSHOT_FULL);
     memory = snapshots_copy_memory(source.vm);
+    cr_assert_eq(thaw_vm_memory_digest(source.vm, digest, &error), 0, "%s", error.message);
     guest_free(&source);
 
     thaw_snapshot_list *list;
@@ -108,8 +110,14 @@ static void restore_and_compare(enum thaw_restore_mode mode, const char *what)
     thaw_vm *vm = restore(mode, what);
     if (!vm)
         return;
+    char got[THAW_DIGEST_BYTES];
+    struct thaw_error error;
+    int digested = thaw_vm_memory_digest(vm, got, &error);
     int64_t r = snapshots_compare_memory(vm, memory);
     cr_assert_leq(r, 0, "%s: page %d differs", what, (int)r - 1);
+    cr_assert_eq(digested, r < 0 ? THAW_ECORRUPT : 0, "%s: %d, %d", what, digested, (int)r);
+    if (digested == 0)
+        cr_assert_str_eq(got, digest, "%s", what);
     cr_assert(r == 0 || mode == THAW_RESTORE_LAZY, "%s: an eager clone lacks memory", what);
     struct thaw_vm_info info = info_of(vm);
     memory_failed += r < 0;
