@@ -96,9 +96,9 @@ int image_fd(struct image *image, struct thaw_error *error);
 
 struct image_clone;
 
-/* The clone can't have a page that it needs. Each time that one is needed, on the thread that needed
- * it (the fault thread, or one in mem_make_present), several at once: must end the VM without
- * waiting for its vCPUs, which may be waiting for this thread. */
+/* The clone can't have a page that it needs. Each time that one is needed, on the thread that
+ * needed it (the fault thread, or one in mem_make_present), several at once: must end the VM
+ * without waiting for its vCPUs, which may be waiting for this thread. */
 typedef void (*image_bad_fn)(void *data, const char *detail);
 
 /* Puts a private view of the image behind a VM's RAM, of the same size. If the image is not
