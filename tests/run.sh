@@ -76,7 +76,7 @@ tap() { # NAME COMMAND...
     status=0
     : >"$log"
     (
-        sleep $((limit - 5)) && ps --ppid 2 -N -Lo pid,ppid,tid,stat,wchan:32,time,args | cut -c 1-160 >>"$log"
+        sleep $((limit - 5)) && ps --ppid 2 -N -Lo pid,ppid,tid,stat,wchan:32,time,comm >>"$log"
     ) </dev/null >/dev/null 2>&1 &
     watchdog=$!
     timeout -k 10 "$limit" "$@" >>"$log" 2>&1 </dev/null || status=$?
@@ -150,7 +150,7 @@ run_fuzz() {
 
 run_linux() {
     build release
-    tap "linux" sh tests/linux/run.sh --thaw build/thaw
+    tap "linux" sh tests/linux/run.sh --thaw build/thaw --timeout $((limit - 60))
 }
 
 for group in $groups; do
