@@ -311,17 +311,20 @@ void vcpu_fini(struct vcpu *vcpu)
 void vcpu_order(struct vcpu *vcpu, enum vcpu_order order)
 {
     pthread_mutex_lock(&vcpu->lock);
-    bool kick = !vcpu->parked && order != VCPU_RUN && vcpu->order != order;
+    bool changes = vcpu->order != order;
+    bool kick = !vcpu->parked && order != VCPU_RUN && changes;
     vcpu->order = order;
     if (order == VCPU_RUN)
         vcpu->parked = false;
-    pthread_cond_signal(&vcpu->order_changed);
     if (kick) {
         set_immediate_exit(vcpu, 1);
         if (!pthread_equal(pthread_self(), vcpu->thread))
             pthread_kill(vcpu->thread, vcpu->kick_signal);
     }
     pthread_mutex_unlock(&vcpu->lock);
+    /* Behind the lock, which the thread takes first. */
+    if (changes)
+        pthread_cond_signal(&vcpu->order_changed);
 }
 
 bool vcpu_is_parked(struct vcpu *vcpu)
