@@ -173,17 +173,12 @@ static int check_host(const struct restore *restore, struct thaw_error *error)
     char missing[THAW_ERROR_MESSAGE_BYTES - 96] = "";
     if (atomic_load(&restore->image->host_checked))
         return 0;
-    struct cpu_x86_cpuid *host _cleanup_free_ = malloc(sizeof(*host));
-    if (!host)
-        return error_errno(error, ENOMEM, "allocating CPUID tables");
-    int r = cpu_x86_effective(restore->vm->vcpus[0].fd, restore->image->env->cpuid, host, error);
-    if (r < 0)
-        return r;
     const char *backend = restore->image->env->kvm.backend;
     if (strcmp(manifest->kvm_backend, backend) != 0)
         snprintf(missing, sizeof(missing), "KVM backend %s (this is %s)", manifest->kvm_backend,
             backend);
-    cpu_x86_list_missing(host, vcpu->cpuid, vcpu->cpuid_count, missing, sizeof(missing));
+    cpu_x86_list_missing(restore->vm->vcpus[0].fresh.cpuid, vcpu->cpuid, vcpu->cpuid_count, missing,
+        sizeof(missing));
     if (!missing[0])
         atomic_store(&restore->image->host_checked, true);
     if (missing[0] && !(restore->opt.flags & THAW_RESTORE_FORCE))

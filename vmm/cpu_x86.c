@@ -11,8 +11,10 @@
  * 2, CPUID; KVM's own: Linux Documentation/virt/kvm/x86/cpuid.rst. */
 #define LEAF_FEATURES           0x1u
 #define LEAF_CACHES             0x4u
+#define LEAF_MORE_FEATURES      0x7u
 #define LEAF_PERFMON            0xau
 #define LEAF_TOPOLOGY           0xbu
+#define LEAF_XSTATE             0xdu
 #define LEAF_TOPOLOGY_V2        0x1fu
 #define LEAF_KVM_FEATURES       0x40000001u
 #define LEAF_AMD_FEATURES       0x80000001u
@@ -20,10 +22,14 @@
 #define LEAF_AMD_CACHES         0x8000001du
 #define LEAF_AMD_TOPOLOGY       0x8000001eu
 #define LEAF_AMD_PERFMON        0x80000022u
+#define FEATURES_ECX_MONITOR    (1u << 3)
 #define FEATURES_ECX_VMX        (1u << 5)
 #define FEATURES_ECX_DEADLINE   (1u << 24)
+#define FEATURES_ECX_OSXSAVE    (1u << 27)
 #define FEATURES_ECX_HYPERVISOR (1u << 31)
+#define FEATURES_EDX_APIC       (1u << 9)
 #define FEATURES_EDX_HTT        (1u << 28)
+#define MORE_FEATURES_ECX_OSPKE (1u << 4)
 #define KVM_ASYNC_PF_BITS                                                                          \
     (1u << KVM_FEATURE_ASYNC_PF | 1u << KVM_FEATURE_ASYNC_PF_VMEXIT |                              \
         1u << KVM_FEATURE_ASYNC_PF_INT)
@@ -98,15 +104,6 @@ int cpu_x86_read(int vcpu_fd, struct cpu_x86_cpuid *ret, struct thaw_error *erro
     return 0;
 }
 
-int cpu_x86_effective(int vcpu_fd, const struct cpu_x86_cpuid *given, struct cpu_x86_cpuid *ret,
-    struct thaw_error *error)
-{
-    memset(ret, 0, sizeof(*ret));
-    if (ioctl(vcpu_fd, KVM_SET_CPUID2, given) < 0)
-        return error_errno(error, errno, "setting a vCPU's features");
-    return cpu_x86_read(vcpu_fd, ret, error);
-}
-
 static void drop_leaf(struct cpu_x86_cpuid *cpuid, uint32_t leaf)
 {
     uint32_t kept = 0;
@@ -179,6 +176,52 @@ void cpu_x86_specialise(struct cpu_x86_cpuid *cpuid, uint32_t index, uint32_t co
     for (uint32_t i = 0; i < cpuid->head.nent; i++)
         set_neighbours(&cpuid->entries[i], index, count, core_bits);
     add_topology(cpuid, LEAF_TOPOLOGY, index, count, core_bits);
+}
+
+int cpu_x86_set_default(int vcpu_fd, const struct cpu_x86_cpuid *template, uint32_t index,
+    uint32_t count, struct cpu_x86_cpuid *ret, struct thaw_error *error)
+{
+    *ret = *template;
+    cpu_x86_specialise(ret, index, count);
+    if (ioctl(vcpu_fd, KVM_SET_CPUID2, ret) < 0)
+        return error_errno(error, errno, "setting the features of vCPU %u", index);
+    memset(ret, 0, sizeof(*ret));
+    return cpu_x86_read(vcpu_fd, ret, error);
+}
+
+/* What follows from CR4, XCR0, XSS, APIC_BASE and MISC_ENABLE. */
+static struct kvm_cpuid_entry2 without_registers(const struct kvm_cpuid_entry2 *entry)
+{
+    struct kvm_cpuid_entry2 rest = *entry;
+    switch (entry->function) {
+    case LEAF_FEATURES:
+        rest.ecx &= ~(FEATURES_ECX_OSXSAVE | FEATURES_ECX_MONITOR);
+        rest.edx &= ~FEATURES_EDX_APIC;
+        break;
+    case LEAF_MORE_FEATURES:
+        if (entry->index == 0)
+            rest.ecx &= ~MORE_FEATURES_ECX_OSPKE;
+        break;
+    case LEAF_XSTATE:
+        if (entry->index <= 1)
+            rest.ebx = 0;
+        break;
+    }
+    return rest;
+}
+
+bool cpu_x86_same(
+    const struct cpu_x86_cpuid *one, const struct kvm_cpuid_entry2 *other, uint32_t count)
+{
+    if (one->head.nent != count)
+        return false;
+    for (uint32_t i = 0; i < count; i++) {
+        struct kvm_cpuid_entry2 a = without_registers(&one->entries[i]);
+        struct kvm_cpuid_entry2 b = without_registers(&other[i]);
+        if (memcmp(&a, &b, sizeof(a)) != 0)
+            return false;
+    }
+    return true;
 }
 
 /* Leaves whose bits are features, in the registers named. */
@@ -299,9 +342,9 @@ void cpu_x86_list_missing(const struct cpu_x86_cpuid *host, const struct kvm_cpu
             uint32_t have = ours ? register_of(ours, *reg) : 0;
             /* OSXSAVE and OSPKE show what the guest switched on; HTT what neighbours it has. */
             if (leaf == LEAF_FEATURES)
-                have |= *reg == 'c' ? 1u << 27 : FEATURES_EDX_HTT;
-            if (leaf == 0x7 && *reg == 'c')
-                have |= 1u << 4;
+                have |= *reg == 'c' ? FEATURES_ECX_OSXSAVE : FEATURES_EDX_HTT;
+            if (leaf == LEAF_MORE_FEATURES && *reg == 'c')
+                have |= MORE_FEATURES_ECX_OSPKE;
             list_bits(leaf, subleaf, *reg, wanted & ~have, list, bytes);
         }
     }

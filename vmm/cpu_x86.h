@@ -19,11 +19,6 @@ struct cpu_x86_cpuid {
  * a snapshot would never be answered), TSC deadline timer where KVM has it. */
 int cpu_x86_template(const struct kvm *kvm, struct cpu_x86_cpuid *ret, struct thaw_error *error);
 
-/* What a guest sees that is given these entries on this vCPU, which has not run yet: some backends
- * show more of the host than they say they support. */
-int cpu_x86_effective(int vcpu_fd, const struct cpu_x86_cpuid *given, struct cpu_x86_cpuid *ret,
-    struct thaw_error *error);
-
 /* What the guest of a vCPU sees. *ret is all zero before. */
 int cpu_x86_read(int vcpu_fd, struct cpu_x86_cpuid *ret, struct thaw_error *error);
 
@@ -35,6 +30,16 @@ void cpu_x86_specialise(struct cpu_x86_cpuid *cpuid, uint32_t index, uint32_t co
  * some host) promise and this host's template does not: vendor and features. */
 void cpu_x86_list_missing(const struct cpu_x86_cpuid *host, const struct kvm_cpuid_entry2 *entries,
     uint32_t count, char *list, size_t bytes);
+
+/* Makes vCPU `index` of `count`, which has not run yet, the processor that guests of this host see,
+ * and puts into *ret what that is: some backends show more than they were given. */
+int cpu_x86_set_default(int vcpu_fd, const struct cpu_x86_cpuid *template, uint32_t index,
+    uint32_t count, struct cpu_x86_cpuid *ret, struct thaw_error *error);
+
+/* True if a vCPU that has the one has the other, once its registers are the same too: bits that
+ * show what the registers hold are KVM's to keep. */
+bool cpu_x86_same(
+    const struct cpu_x86_cpuid *one, const struct kvm_cpuid_entry2 *other, uint32_t count);
 
 /* Puts the boot processor at the kernel's entry: long mode, flat segments, interrupts off. */
 int cpu_x86_set_boot_state(int vcpu_fd, const struct boot_entry *entry, struct thaw_error *error);

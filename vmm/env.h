@@ -15,6 +15,7 @@ struct thaw_env {
     char *overlay_dir;
     struct cpu_x86_cpuid *cpuid; /* what guests are given, before it is made a vCPU's own */
     struct msr_list *msrs;       /* what is saved of each vCPU */
+    atomic_uint tsc_khz;         /* of a new vCPU; 0: not asked yet */
     int kick_signal;
     int userfaultfd_fd; /* the caller's /dev/userfaultfd, duplicated; -1: none */
 };

@@ -13,7 +13,8 @@
 // Guest memory is collected after all that: KVM and devices may write to it until then.
 //
 // Restoring, into vCPUs that never ran.
-//   CPUID         first: it decides which registers and MSRs exist, and XSAVE's layout
+//   CPUID         first: it decides which registers and MSRs exist, and XSAVE's layout. A new vCPU
+//                 has this host's, which most snapshots want
 //   TSC_KHZ       before anything that is measured in TSC ticks, and only if it differs
 //   MP_STATE      before the registers: setting it resets some of them
 //   REGS          before VCPU_EVENTS, since it clears pending exceptions
@@ -36,6 +37,12 @@
 #define MSR_TSC           0x10u
 #define MSR_TSC_DEADLINE  0x6e0u
 #define TSC_TOLERANCE_PPM 250u
+
+/* Where the guest keeps a clock, and whether it does, in bit 0
+ * (Documentation/virt/kvm/x86/msr.rst).
+ */
+#define MSR_KVMCLOCK_OLD 0x12u
+#define MSR_KVMCLOCK     0x4b564d01u
 
 /* Not in KVM's list, but state: memory types (SDM volume 3, 12.11). */
 static const uint32_t more_msrs[] = {
@@ -195,15 +202,23 @@ int vm_clock_save(int vm_fd, struct vm_clock *ret, struct thaw_error *error)
     return 0;
 }
 
+int vcpu_read_tsc_khz(int vcpu_fd, uint32_t *ret_khz, struct thaw_error *error)
+{
+    int khz = ioctl(vcpu_fd, KVM_GET_TSC_KHZ, 0);
+    if (khz < 0)
+        return failed("reading a vCPU's TSC frequency", error);
+    *ret_khz = (uint32_t)khz;
+    return 0;
+}
+
 /* The guest's TSC is the host's plus an offset: read that way, all vCPUs show the same instant
  * however long after each other they are read. */
 static int save_tsc(
     int vcpu_fd, const struct vm_clock *clock, struct vcpu_state *ret, struct thaw_error *error)
 {
-    int khz = ioctl(vcpu_fd, KVM_GET_TSC_KHZ, 0);
-    if (khz < 0)
-        return failed("reading a vCPU's TSC frequency", error);
-    ret->tsc_khz = (uint32_t)khz;
+    int r = vcpu_read_tsc_khz(vcpu_fd, &ret->tsc_khz, error);
+    if (r < 0)
+        return r;
     uint64_t offset;
     struct kvm_device_attr attr = tsc_offset_attr(&offset);
     if (ioctl(vcpu_fd, KVM_GET_DEVICE_ATTR, &attr) < 0)
@@ -213,17 +228,14 @@ static int save_tsc(
 }
 
 static int restore_tsc_khz(
-    const struct kvm *kvm, int vcpu_fd, uint32_t wanted, struct thaw_error *error)
+    const struct kvm *kvm, int vcpu_fd, uint32_t khz, uint32_t wanted, struct thaw_error *error)
 {
-    int khz = ioctl(vcpu_fd, KVM_GET_TSC_KHZ, 0);
-    if (khz < 0)
-        return failed("reading a vCPU's TSC frequency", error);
     uint64_t difference = (uint64_t)llabs((long long)khz - (long long)wanted);
     if (difference * 1000000u <= (uint64_t)wanted * TSC_TOLERANCE_PPM)
         return 0;
     if (!kvm->tsc_scaling)
         return error_set(error, THAW_EHOST,
-            "the guest's TSC runs at %u kHz, this host's at %d kHz, and it cannot scale", wanted,
+            "the guest's TSC runs at %u kHz, this host's at %u kHz, and it cannot scale", wanted,
             khz);
     if (ioctl(vcpu_fd, KVM_SET_TSC_KHZ, (unsigned long)wanted) < 0)
         return failed("setting a vCPU's TSC frequency", error);
@@ -237,6 +249,15 @@ static int restore_tsc(int vcpu_fd, uint64_t tsc, uint64_t host_tsc_now, struct 
     if (ioctl(vcpu_fd, KVM_SET_DEVICE_ATTR, &attr) < 0)
         return failed("setting a vCPU's TSC", error);
     return 0;
+}
+
+bool vcpu_state_has_kvmclock(const struct vcpu_state *state)
+{
+    for (uint32_t i = 0; i < state->msr_count; i++)
+        if ((state->msrs[i].index == MSR_KVMCLOCK || state->msrs[i].index == MSR_KVMCLOCK_OLD) &&
+            (state->msrs[i].data & 1))
+            return true;
+    return false;
 }
 
 void vcpu_state_note_pause(int vcpu_fd)
@@ -321,8 +342,11 @@ static int save_cpuid(int vcpu_fd, struct vcpu_state *ret, struct thaw_error *er
     return 0;
 }
 
-static int restore_cpuid(int vcpu_fd, const struct vcpu_state *state, struct thaw_error *error)
+static int restore_cpuid(int vcpu_fd, const struct vcpu_fresh *fresh,
+    const struct vcpu_state *state, struct thaw_error *error)
 {
+    if (cpu_x86_same(fresh->cpuid, state->cpuid, state->cpuid_count))
+        return 0;
     struct cpu_x86_cpuid *cpuid _cleanup_free_ = calloc(1, sizeof(*cpuid));
     if (!cpuid)
         return error_errno(error, ENOMEM, "allocating CPUID tables");
@@ -385,8 +409,39 @@ int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct msr_list *m
     return r < 0 ? r : run_step(vcpu_fd, &last, ret, error);
 }
 
-static int restore_registers(
-    const struct kvm *kvm, int vcpu_fd, struct vcpu_state *state, struct thaw_error *error)
+/* What a processor has when it is made: SDM volume 3, 10.1. Setting that again would change
+ * nothing.
+ */
+static bool is_first_mp_state(const struct vcpu_state *state, uint32_t index)
+{
+    return state->mp_state.mp_state ==
+           (index == 0 ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_UNINITIALIZED);
+}
+
+static bool is_first_xcrs(const struct vcpu_state *state)
+{
+    const struct kvm_xcrs *xcrs = &state->xcrs;
+    return xcrs->nr_xcrs == 0 ||
+           (xcrs->nr_xcrs == 1 && xcrs->xcrs[0].xcr == 0 && xcrs->xcrs[0].value == 1);
+}
+
+static bool is_first_debugregs(const struct vcpu_state *state)
+{
+    static const struct kvm_debugregs first = {.dr6 = 0xffff0ff0, .dr7 = 0x400};
+    return memcmp(&state->debugregs, &first, sizeof(first)) == 0;
+}
+
+/* Nothing pending, nothing blocked. */
+static bool is_first_events(const struct vcpu_state *state)
+{
+    static const struct kvm_vcpu_events first;
+    struct kvm_vcpu_events events = state->events;
+    events.flags = 0; /* which of the members count */
+    return memcmp(&events, &first, sizeof(first)) == 0;
+}
+
+static int restore_registers(const struct kvm *kvm, int vcpu_fd, uint32_t index,
+    struct vcpu_state *state, struct thaw_error *error)
 {
     static const struct step mp_state =
         STEP(KVM_SET_MP_STATE, mp_state, "setting a vCPU's run state");
@@ -397,41 +452,57 @@ static int restore_registers(
         STEP(KVM_SET_DEBUGREGS, debugregs, "setting a vCPU's debug registers");
     static const struct step lapic = STEP(KVM_SET_LAPIC, lapic, "setting a vCPU's local APIC");
 
-    int r = run_step(vcpu_fd, &mp_state, state, error);
+    int r = is_first_mp_state(state, index) ? 0 : run_step(vcpu_fd, &mp_state, state, error);
     if (r == 0)
         r = run_step(vcpu_fd, &regs, state, error);
     if (r == 0)
         r = restore_sregs(kvm, vcpu_fd, state, error);
-    if (r == 0 && state->xcrs.nr_xcrs > 0)
+    if (r == 0 && !is_first_xcrs(state))
         r = run_step(vcpu_fd, &xcrs, state, error);
     if (r == 0)
         r = restore_xsave(kvm, vcpu_fd, state, error);
-    if (r == 0)
+    if (r == 0 && !is_first_debugregs(state))
         r = run_step(vcpu_fd, &debugregs, state, error);
     return r < 0 ? r : run_step(vcpu_fd, &lapic, state, error);
 }
 
-int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *state,
-    uint64_t host_tsc_now, uint64_t tsc_advance, struct thaw_error *error)
+int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fresh *fresh,
+    const struct vcpu_state *state, uint64_t host_tsc_now, uint64_t tsc_advance,
+    struct thaw_error *error)
 {
     static const struct step events = STEP(KVM_SET_VCPU_EVENTS, events, "setting a vCPU's events");
     /* KVM only reads through these pointers, though its calls don't say so. */
     struct vcpu_state *source = (struct vcpu_state *)(uintptr_t)state;
 
-    int r = restore_cpuid(vcpu_fd, state, error);
+    int r = restore_cpuid(vcpu_fd, fresh, state, error);
     if (r == 0)
-        r = restore_tsc_khz(kvm, vcpu_fd, state->tsc_khz, error);
+        r = restore_tsc_khz(kvm, vcpu_fd, fresh->tsc_khz, state->tsc_khz, error);
     if (r == 0)
-        r = restore_registers(kvm, vcpu_fd, source, error);
+        r = restore_registers(kvm, vcpu_fd, fresh->index, source, error);
     if (r == 0)
         r = restore_tsc(vcpu_fd, state->tsc + tsc_advance, host_tsc_now, error);
     if (r == 0)
         r = restore_msrs(vcpu_fd, state, error);
-    if (r == 0)
+    if (r == 0 && !is_first_events(state))
         r = run_step(vcpu_fd, &events, source, error);
-    if (r == 0)
-        vcpu_state_note_pause(vcpu_fd);
     return r;
+}
+
+int vcpu_fresh_init(struct vcpu_fresh *fresh, int vcpu_fd, uint32_t index, uint32_t count,
+    const struct cpu_x86_cpuid *template, uint32_t tsc_khz, struct thaw_error *error)
+{
+    fresh->index = index;
+    fresh->tsc_khz = tsc_khz;
+    fresh->cpuid = malloc(sizeof(*fresh->cpuid));
+    if (!fresh->cpuid)
+        return error_errno(error, ENOMEM, "allocating CPUID tables");
+    return cpu_x86_set_default(vcpu_fd, template, index, count, fresh->cpuid, error);
+}
+
+void vcpu_fresh_fini(struct vcpu_fresh *fresh)
+{
+    free(fresh->cpuid);
+    *fresh = (struct vcpu_fresh){0};
 }
 
 /* --- Interrupt controllers and timer ---------------------------------------------------------- */

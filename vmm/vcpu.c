@@ -303,6 +303,7 @@ void vcpu_fini(struct vcpu *vcpu)
         munmap(vcpu->run, vcpu->run_bytes);
     if (vcpu->fd >= 0)
         close(vcpu->fd);
+    vcpu_fresh_fini(&vcpu->fresh);
     pthread_cond_destroy(&vcpu->order_changed);
     pthread_mutex_destroy(&vcpu->lock);
     *vcpu = (struct vcpu){.fd = -1};

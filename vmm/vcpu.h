@@ -11,7 +11,7 @@
 #ifndef VMM_VCPU_H
 #define VMM_VCPU_H
 
-#include "cpu_x86.h"
+#include "kvm_state.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <thaw/vm.h>
@@ -46,6 +46,8 @@ struct vcpu {
     void *ops_data;
     pthread_t thread;
     bool thread_started;
+    struct vcpu_fresh fresh; /* until its state is set */
+    bool has_kvmclock;       /* may have: the guest is to be told of pauses */
     bool completion_pending; /* vCPU thread: the last exit's instruction is not finished yet */
     _Atomic uint64_t exits;
     /* Of its life; written by its thread. 0: not yet. */

@@ -207,6 +207,26 @@ static void init_locks(struct thaw_vm *vm)
     pthread_mutex_init(&vm->api_lock, NULL);
 }
 
+/* The same for all vCPUs of this host, and an ioctl. */
+static int find_tsc_khz(struct thaw_vm *vm, uint32_t *ret_khz, struct thaw_error *error)
+{
+    *ret_khz = atomic_load_explicit(&vm->env->tsc_khz, memory_order_relaxed);
+    int r = *ret_khz ? 0 : vcpu_read_tsc_khz(vm->vcpus[0].fd, ret_khz, error);
+    if (r == 0)
+        atomic_store_explicit(&vm->env->tsc_khz, *ret_khz, memory_order_relaxed);
+    return r;
+}
+
+static int set_processors(struct thaw_vm *vm, struct thaw_error *error)
+{
+    uint32_t tsc_khz;
+    int r = find_tsc_khz(vm, &tsc_khz, error);
+    for (uint32_t i = 0; i < vm->vcpu_count && r == 0; i++)
+        r = vcpu_fresh_init(&vm->vcpus[i].fresh, vm->vcpus[i].fd, i, vm->vcpu_count, vm->env->cpuid,
+            tsc_khz, error);
+    return r;
+}
+
 static int create_vcpus(struct thaw_vm *vm, struct thaw_error *error)
 {
     vm->vcpus = calloc(vm->shape.vcpu_count, sizeof(*vm->vcpus));
@@ -221,7 +241,7 @@ static int create_vcpus(struct thaw_vm *vm, struct thaw_error *error)
         vm->vcpu_count++;
         pthread_mutex_unlock(&vm->lock);
     }
-    return 0;
+    return set_processors(vm, error);
 }
 
 /* Memslots first: once there are interrupt controllers, each costs a grace period. */
@@ -376,8 +396,11 @@ static void run_from(struct thaw_vm *vm, enum thaw_vm_state from)
     pthread_mutex_unlock(&vm->lock);
     machine_resume(&vm->machine);
     /* A note made at the pause only may be lost on the way through a snapshot. */
-    for (uint32_t i = 0; i < vm->vcpu_count; i++)
-        vcpu_state_note_pause(vm->vcpus[i].fd);
+    for (uint32_t i = 0; i < vm->vcpu_count; i++) {
+        if (vm->vcpus[i].has_kvmclock)
+            vcpu_state_note_pause(vm->vcpus[i].fd);
+        vm->vcpus[i].has_kvmclock = true; /* from now on it may */
+    }
     pthread_mutex_lock(&vm->lock);
     if (vm->state == from && vm->full_disk >= 0)
         pause_for_disk_locked(vm, vm->full_disk);

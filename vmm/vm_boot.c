@@ -9,23 +9,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-static int set_boot_state(
-    struct thaw_vm *vm, const struct boot_entry *entry, struct thaw_error *error)
-{
-    struct cpu_x86_cpuid *own _cleanup_free_ = malloc(sizeof(*own));
-    if (!own)
-        return error_errno(error, ENOMEM, "allocating CPUID tables");
-    int r = 0;
-    for (uint32_t i = 0; i < vm->shape.vcpu_count && r == 0; i++) {
-        *own = *vm->env->cpuid;
-        cpu_x86_specialise(own, i, vm->shape.vcpu_count);
-        if (ioctl(vm->vcpus[i].fd, KVM_SET_CPUID2, own) < 0)
-            r = error_errno(error, errno, "setting the features of vCPU %u", i);
-    }
-    /* The other vCPUs wait for the boot processor to start them. */
-    return r < 0 ? r : cpu_x86_set_boot_state(vm->vcpus[0].fd, entry, error);
-}
-
 struct boot_disks {
     struct thaw_vm *vm;
     struct disk_options options[THAW_DISKS_MAX];
@@ -93,7 +76,10 @@ static int boot(struct thaw_vm *vm, const struct thaw_vm_options *opt, struct th
         r = boot_load(&vm->mem, &source, vm->shape.vcpu_count, &entry, error);
     if (r == 0)
         r = vmgenid_renew(&vm->mem, error);
-    return r < 0 ? r : set_boot_state(vm, &entry, error);
+    for (uint32_t i = 0; i < vm->vcpu_count; i++)
+        vcpu_fresh_fini(&vm->vcpus[i].fresh);
+    /* The other vCPUs wait for the boot processor to start them. */
+    return r < 0 ? r : cpu_x86_set_boot_state(vm->vcpus[0].fd, &entry, error);
 }
 
 int thaw_vm_new(

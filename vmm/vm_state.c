@@ -59,10 +59,12 @@ static int restore_kvm(struct thaw_vm *vm, const struct vm_state *state,
     uint64_t now = host_tsc();
     for (uint32_t i = 0; i < vm->vcpu_count; i++) {
         const struct vcpu_state *vcpu = &state->vcpus[i];
-        int r = vcpu_state_restore(&vm->env->kvm, vm->vcpus[i].fd, vcpu, now,
+        int r = vcpu_state_restore(&vm->env->kvm, vm->vcpus[i].fd, &vm->vcpus[i].fresh, vcpu, now,
             ns_to_ticks(advance_ns, vcpu->tsc_khz), error);
         if (r < 0)
             return error_prefix(error, r, "restoring vCPU %u", i);
+        vcpu_fresh_fini(&vm->vcpus[i].fresh);
+        vm->vcpus[i].has_kvmclock = vcpu_state_has_kvmclock(vcpu);
     }
     return vm_chips_restore(vm->fd, &state->chips, state->clock.kvmclock_ns + advance_ns, error);
 }

@@ -24,14 +24,19 @@ static void keep(void *data, const char *bytes, size_t count)
     pthread_mutex_unlock(&target.lock);
 }
 
-/* Saves the paused source and makes the target from it. */
-static void move(enum vm_clock_policy policy)
+static struct vm_state *save(struct guest *guest)
 {
     struct thaw_error error;
-    struct vm_state *state = vm_state_new(source.vm->vcpu_count);
+    struct vm_state *state = vm_state_new(guest->vm->vcpu_count);
     cr_assert_not_null(state);
-    cr_assert_eq(vm_state_save(source.vm, state, &error), 0, "%s", error.message);
+    cr_assert_eq(vm_state_save(guest->vm, state, &error), 0, "%s", error.message);
+    return state;
+}
 
+/* Makes the target from the paused source's memory and a state, which it frees. */
+static void move_with(struct vm_state *state, enum vm_clock_policy policy)
+{
+    struct thaw_error error;
     memset(&target, 0, sizeof(target));
     pthread_mutex_init(&target.lock, NULL);
     pthread_cond_init(&target.more, NULL);
@@ -44,6 +49,11 @@ static void move(enum vm_clock_policy policy)
     cr_assert_eq(
         vm_state_restore(target.vm, state, &devices, policy, &error), 0, "%s", error.message);
     vm_state_free(state);
+}
+
+static void move(enum vm_clock_policy policy)
+{
+    move_with(save(&source), policy);
 }
 
 static void free_both(void)
@@ -174,8 +184,43 @@ Test(vm_state, a_moved_guest_saves_as_much_as_the_first_time)
         cr_assert_arr_eq(&a->sregs, &b->sregs, sizeof(a->sregs));
         cr_assert_arr_eq(a->xsave, b->xsave, a->xsave_bytes);
         cr_assert_eq(a->mp_state.mp_state, b->mp_state.mp_state);
+        cr_assert_arr_eq(a->cpuid, b->cpuid, a->cpuid_count * sizeof(a->cpuid[0]));
+        cr_assert_arr_eq(&a->xcrs, &b->xcrs, sizeof(a->xcrs));
+        cr_assert_arr_eq(&a->debugregs, &b->debugregs, sizeof(a->debugregs));
+        cr_assert_arr_eq(&a->events, &b->events, sizeof(a->events));
     }
     vm_state_free(before);
+    vm_state_free(after);
+    free_both();
+}
+
+/* Part of the processor's name, which the guest does not look at. */
+static struct kvm_cpuid_entry2 *name_leaf(struct vcpu_state *vcpu)
+{
+    for (uint32_t i = 0; i < vcpu->cpuid_count; i++)
+        if (vcpu->cpuid[i].function == 0x80000002u)
+            return &vcpu->cpuid[i];
+    return NULL;
+}
+
+Test(vm_state, what_differs_from_a_new_processor_is_set)
+{
+    start("tick", "", 1, "tick 1\n");
+    struct vm_state *before = save(&source);
+    struct vcpu_state *vcpu = &before->vcpus[0];
+    vcpu->debugregs.db[0] = 0x1000;
+    vcpu->debugregs.dr7 = 0x401;
+    vcpu->events.nmi.masked = 1;
+    vcpu->mp_state.mp_state = KVM_MP_STATE_HALTED;
+    name_leaf(vcpu)->eax = 0x77616874;
+    move_with(before, VM_CLOCK_CONTINUE);
+    struct vm_state *after = save(&target);
+    vcpu = &after->vcpus[0];
+    cr_assert_eq(vcpu->debugregs.db[0], 0x1000);
+    cr_assert_eq(vcpu->debugregs.dr7, 0x401);
+    cr_assert_eq(vcpu->events.nmi.masked, 1);
+    cr_assert_eq(vcpu->mp_state.mp_state, KVM_MP_STATE_HALTED);
+    cr_assert_eq(name_leaf(vcpu)->eax, 0x77616874);
     vm_state_free(after);
     free_both();
 }

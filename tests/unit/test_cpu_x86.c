@@ -66,3 +66,17 @@ Test(cpu_x86, specialising_twice_gives_the_same_as_once)
     cr_assert_eq(leaf(&twice, 0xb, 1)->ebx, 4);
     cr_assert_eq(leaf(&twice, 1, 0)->ebx, leaf(&once, 1, 0)->ebx);
 }
+
+Test(cpu_x86, processors_differ_by_more_than_what_registers_show)
+{
+    struct cpu_x86_cpuid other = host;
+    cr_assert(cpu_x86_same(&host, other.entries, other.head.nent));
+    ((struct kvm_cpuid_entry2 *)leaf(&other, 1, 0))->ecx ^= 1u << 27;
+    cr_assert(cpu_x86_same(&host, other.entries, other.head.nent), "OSXSAVE shows CR4");
+    ((struct kvm_cpuid_entry2 *)leaf(&other, 1, 0))->ecx ^= 1u << 30;
+    cr_assert_not(cpu_x86_same(&host, other.entries, other.head.nent), "a feature is missing");
+    other = host;
+    cr_assert_not(cpu_x86_same(&host, other.entries, other.head.nent - 1));
+    ((struct kvm_cpuid_entry2 *)leaf(&other, 1, 0))->ebx ^= 1u << 24;
+    cr_assert_not(cpu_x86_same(&host, other.entries, other.head.nent), "another APIC id");
+}
