@@ -91,7 +91,7 @@ static void refill_locked(struct thaw_pool *pool)
     struct thaw_vm *vm = NULL;
     struct thaw_error error = {0};
     pthread_mutex_unlock(&pool->lock);
-    int r = vm_new_shell(pool->env, "pool", &pool->shape, &vm, &error);
+    int r = vm_new_shell(pool->env, "pool", &pool->shape, NULL, NULL, &vm, &error);
     pthread_mutex_lock(&pool->lock);
     pool->failure = r;
     pool->error = error;
@@ -183,7 +183,7 @@ int thaw_pool_new(thaw_env *env, const struct thaw_pool_options *options, thaw_p
     pthread_mutex_init(&pool->lock, NULL);
     /* The first is made here, so that a shape that cannot be is refused here. */
     struct thaw_vm *first;
-    r = vm_new_shell(env, "pool", &pool->shape, &first, error);
+    r = vm_new_shell(env, "pool", &pool->shape, NULL, NULL, &first, error);
     if (r == 0) {
         push(&pool->ready, first);
         pool->ready_count = 1;
@@ -276,11 +276,13 @@ static struct thaw_vm *take_ready(struct thaw_pool *pool)
     if (vm) {
         pool->ready_count--;
         pool->taken++;
+        pool->references++;
+        vm->reap = on_reap;
+        vm->reap_data = pool;
         pthread_cond_signal(&pool->work);
     } else {
         pool->missed++;
     }
-    pool->references++;
     pthread_mutex_unlock(&pool->lock);
     return vm;
 }
@@ -295,14 +297,17 @@ int pool_take(struct thaw_pool *pool, const char *name, const struct vm_shape *s
             pool->shape.vcpu_count, pool->shape.mem_bytes / MIB, shape->vcpu_count,
             shape->mem_bytes / MIB);
     struct thaw_vm *vm = take_ready(pool);
-    int r = vm ? 0 : vm_new_shell(pool->env, name, &pool->shape, &vm, error);
-    if (r < 0) {
-        unref(pool);
-        return r;
-    }
-    vm_set_name(vm, name);
-    vm->reap = on_reap;
-    vm->reap_data = pool;
+    if (vm)
+        vm_set_name(vm, name);
     *ret = vm;
     return 0;
+}
+
+void pool_adopt(struct thaw_pool *pool, struct thaw_vm *vm)
+{
+    pthread_mutex_lock(&pool->lock);
+    pool->references++;
+    pthread_mutex_unlock(&pool->lock);
+    vm->reap = on_reap;
+    vm->reap_data = pool;
 }

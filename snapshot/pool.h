@@ -6,9 +6,11 @@
 #include "vm.h"
 #include <thaw/image.h>
 
-/* A shell of the pool's shape, made now if none is ready. -EINVAL if the pool's shape is another.
- */
+/* Takes a shell; NULL if none is ready. -EINVAL if the pool's shape is another. */
 int pool_take(struct thaw_pool *pool, const char *name, const struct vm_shape *shape,
     struct thaw_vm **ret, struct thaw_error *error);
+
+/* A VM that was made since none was ready: the pool takes it apart, as it does its own. */
+void pool_adopt(struct thaw_pool *pool, struct thaw_vm *vm);
 
 #endif

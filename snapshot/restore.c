@@ -45,8 +45,8 @@ static void on_bad_memory(void *data, const char *detail)
     vm_fail(data, THAW_REASON_MEMORY, detail);
 }
 
-static int restore_memory(
-    struct restore *restore, struct lineage *lineage, struct thaw_error *error)
+static int attach_image(
+    struct restore *restore, struct thaw_vm *vm, struct lineage *lineage, struct thaw_error *error)
 {
     struct clone_memory *memory = calloc(1, sizeof(*memory));
     if (!memory)
@@ -55,8 +55,29 @@ static int restore_memory(
     lineage->memory = memory;
     lineage->memory_free = free_memory;
     lineage->image = restore->image->ram;
-    return image_attach(
-        restore->image->ram, &restore->vm->mem, on_bad_memory, restore->vm, &memory->clone, error);
+    return image_attach(restore->image->ram, &vm->mem, on_bad_memory, vm, &memory->clone, error);
+}
+
+static int inherit(struct restore *restore, struct lineage *lineage, struct thaw_error *error)
+{
+    const struct manifest *manifest = &restore->image->contents->snapshot->manifest;
+    lineage->origin = contents_ref(restore->image->contents);
+    lineage->base = contents_ref(restore->image->contents);
+    snprintf(lineage->template_name, sizeof(lineage->template_name), "%s", manifest->template_name);
+    if (!manifest->metadata)
+        return 0;
+    lineage->metadata = strdup(manifest->metadata);
+    return lineage->metadata ? 0 : error_errno(error, ENOMEM, "restoring a VM");
+}
+
+/* As vm_map_fn. */
+static int restore_memory(void *data, struct thaw_vm *vm, struct thaw_error *error)
+{
+    struct restore *restore = data;
+    struct lineage *lineage = lineage_of(vm);
+    int r =
+        lineage ? inherit(restore, lineage, error) : error_errno(error, ENOMEM, "restoring a VM");
+    return r < 0 ? r : attach_image(restore, vm, lineage, error);
 }
 
 /* --- Disks ------------------------------------------------------------------------------------ */
@@ -189,26 +210,38 @@ static int check_host(const struct restore *restore, struct thaw_error *error)
 
 /* --- Order ------------------------------------------------------------------------------------ */
 
-static int inherit(struct restore *restore, struct lineage *lineage, struct thaw_error *error)
+/* A VM that was made in advance, if there is one. */
+static int take_shell(struct restore *restore, const char *name, const struct vm_shape *shape,
+    struct thaw_error *error)
 {
-    const struct manifest *manifest = &restore->image->contents->snapshot->manifest;
-    lineage->origin = contents_ref(restore->image->contents);
-    lineage->base = contents_ref(restore->image->contents);
-    snprintf(lineage->template_name, sizeof(lineage->template_name), "%s", manifest->template_name);
-    if (!manifest->metadata)
-        return 0;
-    lineage->metadata = strdup(manifest->metadata);
-    return lineage->metadata ? 0 : error_errno(error, ENOMEM, "restoring a VM");
+    int r = pool_take(restore->opt.pool, name, shape, &restore->vm, error);
+    if (r < 0 || !restore->vm)
+        return r;
+    restore->timing.shell_ns = timing_now_ns();
+    r = restore_memory(restore, restore->vm, error);
+    restore->timing.memory_ns = timing_now_ns();
+    if (r != -EEXIST)
+        return r;
+    /* Someone else's mapping has come to where its memory should go. */
+    thaw_vm_free(take_ptr(restore->vm));
+    return 0;
 }
 
-static int build_vm(struct restore *restore, const char *name, struct thaw_error *error)
+static int make_shell(struct restore *restore, const char *name, const struct vm_shape *shape,
+    struct thaw_error *error)
 {
-    const struct manifest *manifest = &restore->image->contents->snapshot->manifest;
-    const struct vm_shape shape = {
-        .vcpu_count = restore->image->state->vcpu_count,
-        .mem_bytes = manifest->mem_bytes,
-        .log_dirty = true,
-    };
+    int r = vm_new_shell(
+        restore->image->env, name, shape, restore_memory, restore, &restore->vm, error);
+    if (r < 0)
+        return r;
+    if (restore->opt.pool)
+        pool_adopt(restore->opt.pool, restore->vm);
+    restore->timing.shell_ns = restore->timing.memory_ns = timing_now_ns();
+    return 0;
+}
+
+static int set_state(struct restore *restore, struct thaw_error *error)
+{
     const struct vm_devices devices = {
         .console = restore->opt.console,
         .console_data = restore->opt.console_data,
@@ -218,26 +251,26 @@ static int build_vm(struct restore *restore, const char *name, struct thaw_error
     };
     enum vm_clock_policy policy =
         restore->opt.clock == THAW_CLOCK_HOST ? VM_CLOCK_HOST : VM_CLOCK_CONTINUE;
-    int r = restore->opt.pool
-                ? pool_take(restore->opt.pool, name, &shape, &restore->vm, error)
-                : vm_new_shell(restore->image->env, name, &shape, &restore->vm, error);
+    return vm_state_restore(restore->vm, restore->image->state, &devices, policy, error);
+}
+
+static int build_vm(struct restore *restore, const char *name, struct thaw_error *error)
+{
+    const struct vm_shape shape = {
+        .vcpu_count = restore->image->state->vcpu_count,
+        .mem_bytes = restore->image->contents->snapshot->manifest.mem_bytes,
+        .log_dirty = true,
+    };
+    int r = restore->opt.pool ? take_shell(restore, name, &shape, error) : 0;
+    if (r == 0 && !restore->vm)
+        r = make_shell(restore, name, &shape, error);
     if (r == 0)
         r = check_host(restore, error);
-    if (r < 0)
-        return r;
-    restore->timing.shell_ns = timing_now_ns();
-    struct lineage *lineage = lineage_of(restore->vm);
-    r = lineage ? inherit(restore, lineage, error) : error_errno(error, ENOMEM, "restoring a VM");
-    /* Memory before state: setting registers may make KVM read it. */
     if (r == 0)
-        r = restore_memory(restore, lineage, error);
-    restore->timing.memory_ns = timing_now_ns();
-    if (r == 0)
-        r = vm_state_restore(restore->vm, restore->image->state, &devices, policy, error);
+        r = set_state(restore, error);
+    restore->timing.state_ns = timing_now_ns();
     /* Last: it would compete for processor and disk. Once is enough for all clones. */
-    if (r == 0)
-        r = image_read_ahead(restore->image->ram, error);
-    return r;
+    return r < 0 ? r : image_read_ahead(restore->image->ram, error);
 }
 
 static int read_options(
@@ -271,7 +304,6 @@ static int restore_image(struct thaw_image *image, const struct thaw_restore_opt
         thaw_vm_free(restore.vm);
         return r;
     }
-    restore.timing.state_ns = timing_now_ns();
     restore.vm->timing = restore.timing;
     *ret = restore.vm;
     return 0;

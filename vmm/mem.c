@@ -8,10 +8,49 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/random.h>
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
+/* Far below where the kernel begins to map, downwards from the stack, or, with an unlimited stack,
+ * upwards from a third of the address space; above the shadow of AddressSanitizer. */
+#define APART_START (17ull << 40)
+#define APART_END   (42ull << 40)
+#define APART_ALIGN (GIB)
 
 static size_t dirty_words(const struct mem *mem)
 {
     return (size_t)((mem->bytes / PAGE_BYTES + 63) / 64);
+}
+
+/* At a random place: ranges that are vacant don't show. Some sanitizers allow no such place, and
+ * kernels before 4.17 take it for a hint. */
+static void *reserve_apart(uint64_t bytes)
+{
+    uint64_t random;
+    if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random))
+        return MAP_FAILED;
+    uint64_t places = (APART_END - APART_START - bytes) / APART_ALIGN;
+    void *at = (void *)(uintptr_t)(APART_START + random % places * APART_ALIGN);
+    return mmap(at, bytes, PROT_NONE,
+        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+}
+
+static int reserve(struct mem *mem, struct thaw_error *error)
+{
+    void *base = reserve_apart(mem->bytes);
+    mem->apart = base != MAP_FAILED && (uintptr_t)base >= APART_START &&
+                 (uintptr_t)base + mem->bytes <= APART_END;
+    if (base == MAP_FAILED)
+        base =
+            mmap(NULL, mem->bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED)
+        return error_errno(
+            error, errno, "reserving %" PRIu64 " MiB of address space", mem->bytes / MIB);
+    mem->base = base;
+    return 0;
 }
 
 int mem_init(struct mem *mem, uint64_t bytes, struct thaw_error *error)
@@ -28,10 +67,9 @@ int mem_init(struct mem *mem, uint64_t bytes, struct thaw_error *error)
         mem->regions[mem->region_count++] =
             (struct mem_region){.gpa = MEM_HIGH_GPA, .bytes = bytes - low, .ram_off = low};
 
-    void *base = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base == MAP_FAILED)
-        return error_errno(error, errno, "reserving %" PRIu64 " MiB of address space", bytes / MIB);
-    mem->base = base;
+    int r = reserve(mem, error);
+    if (r < 0)
+        return r;
     mem->host_dirty = calloc(dirty_words(mem), sizeof(*mem->host_dirty));
     if (!mem->host_dirty) {
         mem_fini(mem);
@@ -48,34 +86,48 @@ int mem_init(struct mem *mem, uint64_t bytes, struct thaw_error *error)
 
 void mem_fini(struct mem *mem)
 {
-    if (mem->base)
+    if (mem->base && !mem->vacant)
         munmap(mem->base, mem->bytes);
     free((void *)mem->host_dirty);
     *mem = (struct mem){0};
 }
 
+void mem_vacate(struct mem *mem)
+{
+    if (mem->apart && !mem->vacant)
+        mem->vacant = munmap(mem->base, mem->bytes) == 0;
+}
+
+/* Puts a mapping behind the whole range. It does not go to forked processes: those must neither
+ * share nor copy a guest's memory. Returns 0 or -errno. */
+static int map_all(struct mem *mem, int prot, int flags, int fd)
+{
+    flags |= MAP_PRIVATE | MAP_NORESERVE | (mem->vacant ? MAP_FIXED_NOREPLACE : MAP_FIXED);
+    void *got = mmap(mem->base, mem->bytes, prot, flags, fd, 0);
+    if (got == MAP_FAILED)
+        return -errno;
+    if (got != mem->base) {
+        munmap(got, mem->bytes); /* an old kernel, which takes the place for a hint */
+        return -EEXIST;
+    }
+    mem->vacant = false;
+    return madvise(mem->base, mem->bytes, MADV_DONTFORK) < 0 ? -errno : 0;
+}
+
 int mem_map_anonymous(struct mem *mem, struct thaw_error *error)
 {
-    void *got = mmap(mem->base, mem->bytes, PROT_READ | PROT_WRITE,
-        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-    if (got == MAP_FAILED)
-        return error_errno(
-            error, errno, "mapping %" PRIu64 " MiB of guest memory", mem->bytes / MIB);
-    if (madvise(mem->base, mem->bytes, MADV_DONTFORK) < 0)
-        return error_errno(error, errno, "keeping guest memory out of forked processes");
-    return 0;
+    int r = map_all(mem, PROT_READ | PROT_WRITE, MAP_ANONYMOUS, -1);
+    return r < 0
+               ? error_errno(error, -r, "mapping %" PRIu64 " MiB of guest memory", mem->bytes / MIB)
+               : 0;
 }
 
 int mem_map_view(struct mem *mem, int fd, bool accessible, struct thaw_error *error)
 {
-    int prot = accessible ? PROT_READ | PROT_WRITE : PROT_NONE;
-    void *got = mmap(mem->base, mem->bytes, prot, MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, fd, 0);
-    if (got == MAP_FAILED)
-        return error_errno(
-            error, errno, "mapping a view of %" PRIu64 " MiB of guest memory", mem->bytes / MIB);
-    if (madvise(mem->base, mem->bytes, MADV_DONTFORK) < 0)
-        return error_errno(error, errno, "keeping guest memory out of forked processes");
-    return 0;
+    int r = map_all(mem, accessible ? PROT_READ | PROT_WRITE : PROT_NONE, 0, fd);
+    return r < 0 ? error_errno(error, -r, "mapping a view of %" PRIu64 " MiB of guest memory",
+                       mem->bytes / MIB)
+                 : 0;
 }
 
 int mem_allow(struct mem *mem, struct thaw_error *error)
@@ -94,14 +146,10 @@ void mem_forbid(struct mem *mem, uint64_t ram_off, uint64_t bytes)
 
 int mem_unmap(struct mem *mem, struct thaw_error *error)
 {
-    void *got = mmap(mem->base, mem->bytes, PROT_NONE,
-        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-    if (got == MAP_FAILED)
-        return error_errno(
-            error, errno, "unmapping %" PRIu64 " MiB of guest memory", mem->bytes / MIB);
-    if (madvise(mem->base, mem->bytes, MADV_DONTFORK) < 0)
-        return error_errno(error, errno, "keeping guest memory out of forked processes");
-    return 0;
+    int r = mem->vacant ? 0 : map_all(mem, PROT_NONE, MAP_ANONYMOUS, -1);
+    return r < 0 ? error_errno(
+                       error, -r, "unmapping %" PRIu64 " MiB of guest memory", mem->bytes / MIB)
+                 : 0;
 }
 
 int mem_register(const struct mem *mem, int vm_fd, bool log_dirty, struct thaw_error *error)

@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Guest RAM: one reserved range of host address space, registered with KVM once. What lies behind
- * the range is decided by mapping (anonymous memory for a booted VM, a private view of an image for
- * a clone), never by further KVM calls.
+ * Guest RAM: one range of host address space, registered with KVM once. What lies behind the range
+ * is decided by mapping (anonymous memory for a booted VM, a private view of an image for a clone),
+ * never by further KVM calls.
+ *
+ * Exchanging a mapping that KVM knows of makes it look through all pages of the range, which takes
+ * a tenth of a millisecond for each GiB where it shadows page tables. So memory is mapped before
+ * KVM knows the range; and where that can't be, for a VM that is made in advance, the range is left
+ * vacant: not reserved, but in a part of the address space where the kernel puts nothing by itself.
+ * Should something have been put there all the same, mapping fails, and nothing is harmed.
  *
  * RAM is addressed in three ways: by guest physical address (gpa), by RAM offset (ram_off: the same
  * without the hole below 4 GiB, contiguous on the host) and by host address (hva). All access to
@@ -34,6 +40,8 @@ struct mem {
     uint64_t bytes;
     struct mem_region regions[MEM_REGIONS_MAX];
     unsigned region_count;
+    bool apart;                   /* where the kernel maps nothing unasked */
+    bool vacant;                  /* not mapped at all */
     _Atomic uint64_t *host_dirty; /* one bit a page: written by this process since last collected */
     mem_present_fn present;
     void *present_data;
@@ -43,6 +51,10 @@ struct mem {
  * is accessible yet. The range is not inherited across fork. */
 int mem_init(struct mem *mem, uint64_t bytes, struct thaw_error *error);
 void mem_fini(struct mem *mem);
+
+/* Gives up the reservation, where that is safe. The next mapping fails with -EEXIST if something
+ * else has come to the range meanwhile. */
+void mem_vacate(struct mem *mem);
 
 /* Puts fresh zeroed memory behind the whole range, replacing what was there. */
 int mem_map_anonymous(struct mem *mem, struct thaw_error *error);

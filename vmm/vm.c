@@ -244,13 +244,22 @@ static int create_vcpus(struct thaw_vm *vm, struct thaw_error *error)
     return set_processors(vm, error);
 }
 
+static int map_memory(struct thaw_vm *vm, vm_map_fn map, void *map_data, struct thaw_error *error)
+{
+    int r = mem_init(&vm->mem, vm->shape.mem_bytes, error);
+    if (r < 0 || map)
+        return r < 0 ? r : map(map_data, vm, error);
+    mem_vacate(&vm->mem);
+    return 0;
+}
+
 /* Memslots first: once there are interrupt controllers, each costs a grace period. */
-static int build_shell(struct thaw_vm *vm, struct thaw_error *error)
+static int build_shell(struct thaw_vm *vm, vm_map_fn map, void *map_data, struct thaw_error *error)
 {
     vm->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (vm->event_fd < 0)
         return error_errno(error, errno, "creating the event descriptor of VM %s", vm->name);
-    int r = mem_init(&vm->mem, vm->shape.mem_bytes, error);
+    int r = map_memory(vm, map, map_data, error);
     if (r == 0)
         r = kvm_create_vm(&vm->env->kvm, &vm->fd, error);
     if (r == 0 && vm->shape.log_dirty)
@@ -265,7 +274,7 @@ static int build_shell(struct thaw_vm *vm, struct thaw_error *error)
 }
 
 int vm_new_shell(struct thaw_env *env, const char *name, const struct vm_shape *shape,
-    struct thaw_vm **ret, struct thaw_error *error)
+    vm_map_fn map, void *map_data, struct thaw_vm **ret, struct thaw_error *error)
 {
     int r = check_shape(env, shape, error);
     if (r < 0)
@@ -280,7 +289,7 @@ int vm_new_shell(struct thaw_env *env, const char *name, const struct vm_shape *
     vm->fd = vm->event_fd = -1;
     memcpy(vm->name, name, strlen(name));
     init_locks(vm);
-    r = build_shell(vm, error);
+    r = build_shell(vm, map, map_data, error);
     if (r < 0) {
         vm_destroy(vm);
         return r;
@@ -362,12 +371,13 @@ void vm_destroy(struct thaw_vm *vm)
         vcpu_fini(&vm->vcpus[i]);
     free(vm->vcpus);
     machine_fini(&vm->machine);
+    /* KVM before what lies behind its memory: it would look through all of it. */
+    if (vm->fd >= 0)
+        close(vm->fd);
     if (vm->attachment.data)
         vm->attachment.free(vm->attachment.data);
     for (size_t i = 0; i < ARRAY_SIZE(vm->disks); i++)
         free(vm->disks[i].path);
-    if (vm->fd >= 0)
-        close(vm->fd);
     mem_fini(&vm->mem);
     if (vm->event_fd >= 0)
         close(vm->event_fd);

@@ -3,8 +3,9 @@
  * Inside of thaw_vm.
  *
  * A VM is built in two steps. The *shell* is everything that takes time and does not depend on what
- * will run: memory range, memslots, interrupt controllers, vCPUs with their threads. Then memory is
- * mapped, devices are made and state is set: by booting a kernel, or from a snapshot.
+ * will run: memory range, memslots, interrupt controllers, vCPUs with their threads. Memory is
+ * mapped, if it is known then what, before all that, else after it. Then devices are made and state
+ * is set: by booting a kernel, or from a snapshot.
  *
  * Lock order: api_lock, then lock, then a vCPU's lock. Devices' locks are never held while taking
  * one of these, except `lock`, which no one holds while calling a device.
@@ -67,9 +68,12 @@ struct thaw_vm {
     int full_disk; /* which found no room while the VM was about to run; -1: none */
 };
 
-/* Makes a shell: CREATED, no memory mapped, no devices. */
+/* Puts memory behind a VM's range before KVM knows it (mem.h). */
+typedef int (*vm_map_fn)(void *data, struct thaw_vm *vm, struct thaw_error *error);
+
+/* Makes a shell: CREATED, no devices, its memory mapped by `map`, or, if that is NULL, vacant. */
 int vm_new_shell(struct thaw_env *env, const char *name, const struct vm_shape *shape,
-    struct thaw_vm **ret, struct thaw_error *error);
+    vm_map_fn map, void *map_data, struct thaw_vm **ret, struct thaw_error *error);
 
 /* Gives a shell another name; threads keep theirs. At most VM_NAME_BYTES - 1 bytes are kept. */
 void vm_set_name(struct thaw_vm *vm, const char *name);

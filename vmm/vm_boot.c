@@ -51,6 +51,12 @@ static int open_disk(
     return r < 0 ? r : vm_note_disk(disks->vm, index, options, *ret, error);
 }
 
+static int map_memory(void *data, struct thaw_vm *vm, struct thaw_error *error)
+{
+    (void)data;
+    return mem_map_anonymous(&vm->mem, error);
+}
+
 static int boot(struct thaw_vm *vm, const struct thaw_vm_options *opt, struct thaw_error *error)
 {
     struct boot_disks disks = {.vm = vm};
@@ -68,8 +74,6 @@ static int boot(struct thaw_vm *vm, const struct thaw_vm_options *opt, struct th
     };
     struct boot_entry entry;
     int r = read_disks(vm, opt, disks.options, error);
-    if (r == 0)
-        r = mem_map_anonymous(&vm->mem, error);
     if (r == 0)
         r = vm_add_machine(vm, &devices, NULL, error);
     if (r == 0)
@@ -97,7 +101,7 @@ int thaw_vm_new(
         .log_dirty = true,
     };
     struct thaw_vm *vm;
-    r = vm_new_shell(env, opt.name ? opt.name : "vm", &shape, &vm, error);
+    r = vm_new_shell(env, opt.name ? opt.name : "vm", &shape, map_memory, NULL, &vm, error);
     if (r < 0)
         return r;
     r = boot(vm, &opt, error);

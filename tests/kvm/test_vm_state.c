@@ -41,8 +41,9 @@ static void move_with(struct vm_state *state, enum vm_clock_policy policy)
     pthread_mutex_init(&target.lock, NULL);
     pthread_cond_init(&target.more, NULL);
     cr_assert_eq(thaw_env_new(NULL, &target.env, &error), 0, "%s", error.message);
-    cr_assert_eq(vm_new_shell(target.env, "target", &source.vm->shape, &target.vm, &error), 0, "%s",
-        error.message);
+    cr_assert_eq(
+        vm_new_shell(target.env, "target", &source.vm->shape, NULL, NULL, &target.vm, &error), 0,
+        "%s", error.message);
     cr_assert_eq(mem_map_anonymous(&target.vm->mem, &error), 0, "%s", error.message);
     memcpy(target.vm->mem.base, source.vm->mem.base, source.vm->mem.bytes);
     struct vm_devices devices = {.console = keep};

@@ -175,3 +175,47 @@ Test(mem, a_reserved_range_can_be_mapped_again_and_is_zero_then)
     cr_assert_eq(byte, 0);
     mem_fini(&mem);
 }
+
+Test(mem, a_vacant_range_can_be_mapped)
+{
+    struct mem mem;
+    cr_assert_eq(mem_init(&mem, 16 * MIB, NULL), 0);
+    mem_vacate(&mem);
+    cr_assert_eq(mem_map_anonymous(&mem, NULL), 0);
+    uint32_t value = 7;
+    cr_assert_eq(mem_write(&mem, 0x1000, &value, sizeof(value)), 0);
+    cr_assert_eq(mem_unmap(&mem, NULL), 0);
+    mem_fini(&mem);
+}
+
+Test(mem, what_has_come_to_a_vacant_range_is_left_alone)
+{
+    struct mem mem;
+    struct thaw_error error;
+    cr_assert_eq(mem_init(&mem, 16 * MIB, NULL), 0);
+    mem_vacate(&mem);
+    if (!mem.vacant)
+        cr_skip_test("no range can be vacant here");
+    void *at = mem.base + 8 * MIB;
+    char *other = mmap(at, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    cr_assert_eq(other, at, "the hint is taken, so the range was free");
+    *other = 'x';
+    cr_assert_eq(mem_map_anonymous(&mem, &error), -EEXIST);
+    cr_assert_eq(mem_unmap(&mem, NULL), 0);
+    mem_fini(&mem);
+    cr_assert_eq(*other, 'x');
+    munmap(other, PAGE_BYTES);
+}
+
+Test(mem, a_vacant_range_is_where_the_kernel_maps_nothing)
+{
+    struct mem mem;
+    cr_assert_eq(mem_init(&mem, GIB, NULL), 0);
+    mem_vacate(&mem);
+    for (unsigned i = 0; i < 100 && mem.vacant; i++) {
+        char *other = mmap(NULL, GIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        cr_assert_neq(other, MAP_FAILED);
+        cr_assert(other + GIB <= (char *)mem.base || other >= (char *)mem.base + GIB);
+    }
+    mem_fini(&mem);
+}
