@@ -12,18 +12,28 @@
 #include <time.h>
 
 /* After a VM could not be made: not again at once, since what is missing is likely to be still. */
-#define RETRY_SECONDS 1
-#define POOL_NICE     10
+#define RETRY_NS 1000000000u
+
+/* Whoever takes a VM is about to restore, and making the next would compete for the processor and
+ * for the lock of the address space: the pool waits until nobody has taken one for a while, but not
+ * for ever. */
+#define QUIET_NS     3000000u
+#define QUIET_NS_MAX 30000000u
+
+#define REAPER_NICE  10
 
 /* The pool outlives its owner's thaw_pool_free for as long as VMs that came from it live. */
 struct thaw_pool {
     struct thaw_env *env;
     struct vm_shape shape;
-    pthread_t thread;
+    pthread_t maker, reaper;
     pthread_mutex_t lock;   /* guards all below */
-    pthread_cond_t work;    /* for the thread */
+    pthread_cond_t wanted;  /* for the maker */
+    pthread_cond_t left;    /* for the reaper */
     pthread_cond_t settled; /* for thaw_pool_wait */
     bool closing;
+    uint64_t first_taken_ns; /* since a VM was made; 0: none was */
+    uint64_t last_taken_ns;
     uint32_t target;
     uint32_t ready_count, leaving_count;
     uint32_t references;   /* the owner's, and one per VM that was taken and not yet freed */
@@ -51,7 +61,8 @@ static struct thaw_vm *pop(struct thaw_vm **list)
 static void free_pool(struct thaw_pool *pool)
 {
     pthread_cond_destroy(&pool->settled);
-    pthread_cond_destroy(&pool->work);
+    pthread_cond_destroy(&pool->left);
+    pthread_cond_destroy(&pool->wanted);
     pthread_mutex_destroy(&pool->lock);
     env_unref(pool->env);
     free(pool);
@@ -76,7 +87,7 @@ static void on_reap(void *data, struct thaw_vm *vm)
     if (!alone) {
         push(&pool->leaving, vm);
         pool->leaving_count++;
-        pthread_cond_signal(&pool->work);
+        pthread_cond_signal(&pool->left);
     }
     pthread_mutex_unlock(&pool->lock);
     if (alone)
@@ -84,12 +95,21 @@ static void on_reap(void *data, struct thaw_vm *vm)
     unref(pool);
 }
 
-/* --- The thread ------------------------------------------------------------------------------- */
+/* --- The threads ------------------------------------------------------------------------------ */
 
-static void refill_locked(struct thaw_pool *pool)
+/* Until `ns` of CLOCK_MONOTONIC. */
+static int wait_until_locked(struct thaw_pool *pool, pthread_cond_t *cond, uint64_t ns)
+{
+    const struct timespec until = {
+        .tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
+    return pthread_cond_timedwait(cond, &pool->lock, &until);
+}
+
+static void make_one_locked(struct thaw_pool *pool)
 {
     struct thaw_vm *vm = NULL;
     struct thaw_error error = {0};
+    pool->first_taken_ns = 0;
     pthread_mutex_unlock(&pool->lock);
     int r = vm_new_shell(pool->env, "pool", &pool->shape, NULL, NULL, &vm, &error);
     pthread_mutex_lock(&pool->lock);
@@ -101,6 +121,35 @@ static void refill_locked(struct thaw_pool *pool)
     }
 }
 
+/* When the next VM may be made. */
+static uint64_t quiet_from_locked(const struct thaw_pool *pool)
+{
+    if (pool->first_taken_ns == 0)
+        return 0;
+    return MIN(pool->last_taken_ns + QUIET_NS, pool->first_taken_ns + QUIET_NS_MAX);
+}
+
+/* vCPUs inherit the priority of this thread, so it is the embedding program's. */
+static void *maker_thread(void *data)
+{
+    struct thaw_pool *pool = data;
+    pthread_mutex_lock(&pool->lock);
+    while (!pool->closing) {
+        if (pool->ready_count >= pool->target)
+            pthread_cond_wait(&pool->wanted, &pool->lock);
+        else if (pool->failure < 0) {
+            if (wait_until_locked(pool, &pool->wanted, timing_now_ns() + RETRY_NS) == ETIMEDOUT)
+                pool->failure = 0;
+        } else if (quiet_from_locked(pool) > timing_now_ns())
+            wait_until_locked(pool, &pool->wanted, quiet_from_locked(pool));
+        else
+            make_one_locked(pool);
+        pthread_cond_broadcast(&pool->settled);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return NULL;
+}
+
 /* Frees one VM of a list; its count goes down when that is done. */
 static void drop_locked(struct thaw_pool *pool, struct thaw_vm **list, uint32_t *count)
 {
@@ -109,39 +158,49 @@ static void drop_locked(struct thaw_pool *pool, struct thaw_vm **list, uint32_t 
     vm_destroy(vm);
     pthread_mutex_lock(&pool->lock);
     (*count)--;
+    pthread_cond_broadcast(&pool->settled);
 }
 
-static void pause_locked(struct thaw_pool *pool)
-{
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += RETRY_SECONDS;
-    pthread_cond_timedwait(&pool->work, &pool->lock, &until);
-}
-
-/* Filling goes before taking apart: someone may be about to need a VM. */
-static void *pool_thread(void *data)
+static void *reaper_thread(void *data)
 {
     struct thaw_pool *pool = data;
     /* On Linux this is of one thread. Whoever restores goes first. */
-    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), POOL_NICE);
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), REAPER_NICE);
     pthread_mutex_lock(&pool->lock);
-    while (!pool->closing || pool->leaving || pool->ready) {
-        if (!pool->closing && pool->ready_count < pool->target && pool->failure == 0)
-            refill_locked(pool);
-        else if (pool->leaving)
+    for (;;) {
+        if (pool->leaving)
             drop_locked(pool, &pool->leaving, &pool->leaving_count);
         else if (pool->ready && (pool->closing || pool->ready_count > pool->target))
             drop_locked(pool, &pool->ready, &pool->ready_count);
-        else if (pool->failure < 0) {
-            pause_locked(pool);
-            pool->failure = pool->closing ? pool->failure : 0;
-        } else
-            pthread_cond_wait(&pool->work, &pool->lock);
-        pthread_cond_broadcast(&pool->settled);
+        else if (pool->closing)
+            break;
+        else
+            pthread_cond_wait(&pool->left, &pool->lock);
     }
     pthread_mutex_unlock(&pool->lock);
     return NULL;
+}
+
+static void close_pool(struct thaw_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    pool->closing = true;
+    pthread_cond_signal(&pool->wanted);
+    pthread_cond_signal(&pool->left);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+static int start_threads(struct thaw_pool *pool, struct thaw_error *error)
+{
+    int r = thread_start(&pool->reaper, "thaw/reaper", reaper_thread, pool);
+    if (r < 0)
+        return error_errno(error, -r, "starting a pool's thread");
+    r = thread_start(&pool->maker, "thaw/pool", maker_thread, pool);
+    if (r == 0)
+        return 0;
+    close_pool(pool);
+    pthread_join(pool->reaper, NULL);
+    return error_errno(error, -r, "starting a pool's thread");
 }
 
 /* --- Calls ------------------------------------------------------------------------------------ */
@@ -177,21 +236,18 @@ int thaw_pool_new(thaw_env *env, const struct thaw_pool_options *options, thaw_p
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&pool->work, &attr);
+    pthread_cond_init(&pool->wanted, &attr);
+    pthread_cond_init(&pool->left, &attr);
     pthread_cond_init(&pool->settled, &attr);
     pthread_condattr_destroy(&attr);
     pthread_mutex_init(&pool->lock, NULL);
     /* The first is made here, so that a shape that cannot be is refused here. */
-    struct thaw_vm *first;
-    r = vm_new_shell(env, "pool", &pool->shape, NULL, NULL, &first, error);
+    r = vm_new_shell(env, "pool", &pool->shape, NULL, NULL, &pool->ready, error);
     if (r == 0) {
-        push(&pool->ready, first);
         pool->ready_count = 1;
-        r = thread_start(&pool->thread, "thaw/pool", pool_thread, pool);
-        if (r < 0) {
-            error_errno(error, -r, "starting a pool's thread");
-            vm_destroy(first);
-        }
+        r = start_threads(pool, error);
+        if (r < 0)
+            vm_destroy(pool->ready);
     }
     if (r < 0) {
         free_pool(pool);
@@ -205,11 +261,9 @@ void thaw_pool_free(thaw_pool *pool)
 {
     if (!pool)
         return;
-    pthread_mutex_lock(&pool->lock);
-    pool->closing = true;
-    pthread_cond_signal(&pool->work);
-    pthread_mutex_unlock(&pool->lock);
-    pthread_join(pool->thread, NULL);
+    close_pool(pool);
+    pthread_join(pool->maker, NULL);
+    pthread_join(pool->reaper, NULL);
     unref(pool);
 }
 
@@ -220,7 +274,8 @@ int thaw_pool_set_target(thaw_pool *pool, uint32_t target, struct thaw_error *er
         return r;
     pthread_mutex_lock(&pool->lock);
     pool->target = target;
-    pthread_cond_signal(&pool->work);
+    pthread_cond_signal(&pool->wanted);
+    pthread_cond_signal(&pool->left);
     pthread_mutex_unlock(&pool->lock);
     return 0;
 }
@@ -269,6 +324,16 @@ int thaw_pool_get_info(thaw_pool *pool, struct thaw_pool_info *info)
     return 0;
 }
 
+/* The maker waits anyway if it knows that one was taken already. */
+static void note_taken_locked(struct thaw_pool *pool)
+{
+    pool->last_taken_ns = timing_now_ns();
+    if (pool->first_taken_ns != 0)
+        return;
+    pool->first_taken_ns = pool->last_taken_ns;
+    pthread_cond_signal(&pool->wanted);
+}
+
 static struct thaw_vm *take_ready(struct thaw_pool *pool)
 {
     pthread_mutex_lock(&pool->lock);
@@ -279,7 +344,7 @@ static struct thaw_vm *take_ready(struct thaw_pool *pool)
         pool->references++;
         vm->reap = on_reap;
         vm->reap_data = pool;
-        pthread_cond_signal(&pool->work);
+        note_taken_locked(pool);
     } else {
         pool->missed++;
     }
