@@ -50,6 +50,8 @@ static void free_image(struct image *image)
         close(image->fd);
     if (image->stop_fd >= 0)
         close(image->stop_fd);
+    image_record_fini(image);
+    image_apart_fini(image);
     for (unsigned i = 0; i < image->pack_count; i++) {
         free((void *)image->packs[i].states);
         free(image->packs[i].wanted);
@@ -219,6 +221,7 @@ void image_unref(struct image *image)
     if (!image || atomic_fetch_sub(&image->references, 1) > 1)
         return;
     atomic_store(&image->stopping, true);
+    image_prefetch_fini(image);
     if (image->read_ahead_started)
         pthread_join(image->read_ahead_thread, NULL);
     if (image->fault_thread_started) {
@@ -290,6 +293,14 @@ int image_finish_frame(
     return result;
 }
 
+void image_unclaim_frame(struct image *image, unsigned pack, uint64_t frame)
+{
+    pthread_mutex_lock(&image->lock);
+    atomic_store(&image->packs[pack].states[frame], FRAME_ABSENT);
+    pthread_cond_broadcast(&image->filled);
+    pthread_mutex_unlock(&image->lock);
+}
+
 void image_get_info(struct image *image, struct image_info *ret)
 {
     pthread_mutex_lock(&image->lock);
@@ -299,13 +310,17 @@ void image_get_info(struct image *image, struct image_info *ret)
         .frames_present = image->frames_present,
         .frames_bad = image->frames_bad,
         .complete = atomic_load(&image->complete),
+        .demand_pages = atomic_load(&image->demand_pages),
     };
     pthread_mutex_unlock(&image->lock);
+    ret->recording = image_is_recording(image);
+    ret->recorded_pages = image_recorded_pages(image);
+    image_prefetch_describe(image, ret);
 }
 
 /* --- Completion ------------------------------------------------------------------------------- */
 
-/* Nobody publishes any more: every frame that is wanted is PRESENT. */
+/* Nobody publishes any more: every frame that is wanted is PRESENT, and the prefetch has ended. */
 static void unmap_filler(struct image *image)
 {
     if (!image->filler)
@@ -321,6 +336,7 @@ int image_seal(struct image *image, struct thaw_error *error)
     if (!atomic_load(&image->complete))
         return error_set(error, THAW_ESTATE, "an image that is not complete cannot be sealed");
     int r = 0;
+    image_prefetch_wait(image);
     pthread_mutex_lock(&image->seal_lock);
     unmap_filler(image);
     if (!image->sealed && fcntl(image->fd, F_ADD_SEALS, SEALS_COMPLETE) < 0)

@@ -83,6 +83,12 @@ struct image_info {
     uint64_t frames; /* that contain pages of this image */
     uint64_t frames_present;
     uint64_t frames_bad;
+    uint64_t demand_pages;     /* that were put in because someone needed one of their frame */
+    uint64_t recorded_pages;   /* so far */
+    uint64_t prefetched_pages; /* that came from a recorded working set */
+    uint64_t prefetch_ns;      /* from image_prefetch to the last page; 0: none, or not done yet */
+    uint64_t prefetch_wait_ns; /* for which image_prefetch_wait has waited, the longest time */
+    bool recording;
     bool complete;
 };
 
@@ -91,6 +97,32 @@ void image_get_info(struct image *image, struct image_info *ret);
 /* The memfd, sealed, to be passed to another process. Borrowed. THAW_ESTATE if the image is not
  * complete. */
 int image_fd(struct image *image, struct thaw_error *error);
+
+/* --- Working sets ----------------------------------------------------------------------------- */
+
+/* Records from now on which pages are needed, in the order in which they first are, and puts in
+ * those alone instead of whole frames; read-ahead waits for the end of the recording. At most half
+ * of the pages are recorded; filling goes on as usual then. Before the first clone. -EOPNOTSUPP
+ * without userfaultfd, THAW_ESTATE if the image is complete. */
+int image_record(struct image *image, struct thaw_error *error);
+
+struct image_recording {
+    uint32_t *pages; /* malloced */
+    uint64_t count;
+    bool full; /* there were more */
+};
+
+/* Ends the recording. THAW_ESTATE if there is none. */
+int image_record_end(struct image *image, struct image_recording *ret, struct thaw_error *error);
+
+/* Starts to put in the pages of a recorded working set, which is taken over in every case, with one
+ * thread a CPU. Nothing depends on it: a page is put in only if the index says that it has
+ * contents, and what can't be read is left to others. Once, before the first clone; does nothing
+ * where there is no userfaultfd. */
+void image_prefetch(struct image *image, struct pack_reader *hot);
+
+/* Waits until that is done. */
+void image_prefetch_wait(struct image *image);
 
 /* --- Clones ----------------------------------------------------------------------------------- */
 

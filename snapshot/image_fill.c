@@ -12,16 +12,11 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/sysinfo.h>
-#include <time.h>
 
 /* How much is read at once where many frames are wanted. Any frame fits. */
 #define FILL_READ_BYTES  FRAME_RAW_BYTES_MAX
 #define FILL_AHEAD_BYTES (4 * FILL_READ_BYTES)
 #define FILL_THREADS_MAX 64
-
-/* The background waits so often, so long, before it takes the next frame in spite of demands. */
-#define YIELD_NS  50000
-#define YIELD_MAX 20
 
 struct fill_scratch *image_take_scratch(struct image *image)
 {
@@ -43,9 +38,7 @@ void image_give_scratch(struct image *image, struct fill_scratch *scratch)
 
 /* --- One frame -------------------------------------------------------------------------------- */
 
-/* True if the pack page is the contents of its page in this image, and not a copy that is wanted
- * from elsewhere, or not at all. */
-static bool slot_is_wanted(
+bool image_slot_is_wanted(
     const struct image *image, unsigned pack, uint64_t pack_page, uint64_t *ret_page)
 {
     uint64_t slot = pack_reader_slot(image->packs[pack].reader, pack_page);
@@ -60,7 +53,8 @@ static unsigned find_run(const struct image *image, unsigned pack, uint64_t firs
 {
     unsigned count = 0;
     uint64_t page;
-    while (slot + count < slots && slot_is_wanted(image, pack, first_slot + slot + count, &page)) {
+    while (slot + count < slots &&
+           image_slot_is_wanted(image, pack, first_slot + slot + count, &page)) {
         if (count == 0)
             *ret_page = page;
         else if (page != *ret_page + count)
@@ -70,9 +64,9 @@ static unsigned find_run(const struct image *image, unsigned pack, uint64_t firs
     return count;
 }
 
-/* Each page appears in the image at once and complete. Where there is no userfaultfd nobody maps
- * the image before it is complete, so that plain stores are seen by no one. */
-static int put_pages(struct image *image, uint64_t page, unsigned count, const uint8_t *bytes)
+/* Where there is no userfaultfd nobody maps the image before it is complete, so that plain stores
+ * are seen by no one. */
+int image_put_pages(struct image *image, uint64_t page, unsigned count, const uint8_t *bytes)
 {
     uint8_t *to = image->filler + page * PAGE_BYTES;
     if (image->uffd >= 0)
@@ -94,7 +88,9 @@ static int publish(struct image *image, unsigned pack, uint64_t frame, unsigned 
             slot++;
             continue;
         }
-        int r = put_pages(image, page, count, pages + (size_t)slot * PAGE_BYTES);
+        int r = image_apart_has(image, page, count)
+                    ? 0
+                    : image_put_pages(image, page, count, pages + (size_t)slot * PAGE_BYTES);
         if (r < 0)
             return error_errno(error, -r, "putting page %" PRIu64 " into an image", page);
         slot += count;
@@ -123,8 +119,10 @@ static int fill_claimed(struct image *image, unsigned pack, uint64_t frame, cons
     return r;
 }
 
-/* Returns when the frame is there, whoever filled it. */
-static int fill_frame(struct image *image, unsigned pack, uint64_t frame, struct thaw_error *error)
+/* Returns when the frame is there, whoever filled it; *ret_pages has grown by what this call put
+ * in. */
+static int fill_frame(struct image *image, unsigned pack, uint64_t frame, uint64_t *ret_pages,
+    struct thaw_error *error)
 {
     if (image_frame_is_present(image, pack, frame))
         return 0;
@@ -133,8 +131,10 @@ static int fill_frame(struct image *image, unsigned pack, uint64_t frame, struct
     if (!scratch)
         return error_errno(error, ENOMEM, "reading frame %" PRIu64 " of pack %u", frame, pack);
     int r = image_claim_frame(image, pack, frame, true, error);
-    if (r > 0)
+    if (r > 0) {
         r = fill_claimed(image, pack, frame, NULL, scratch, error);
+        *ret_pages += r < 0 ? 0 : image->packs[pack].wanted[frame];
+    }
     image_give_scratch(image, scratch);
     return r;
 }
@@ -144,10 +144,28 @@ static int fill_extent(struct image *image, const struct index_extent *extent, u
 {
     unsigned frame_pages = image->packs[extent->pack].frame_pages;
     uint64_t last = (extent->pack_page + count - 1) / frame_pages;
+    uint64_t filled = 0;
     int r = 0;
     for (uint64_t frame = extent->pack_page / frame_pages; frame <= last && r == 0; frame++)
-        r = fill_frame(image, extent->pack, frame, error);
+        r = fill_frame(image, extent->pack, frame, &filled, error);
+    atomic_fetch_add(&image->demand_pages, filled);
     return r;
+}
+
+/* Of an extent of data. Whoever records puts in single pages, in a loop of the caller's. */
+static int fill_some(struct image *image, const struct index_extent *extent, uint64_t count,
+    uint64_t *ret_done, struct thaw_error *error)
+{
+    *ret_done = count;
+    if (image_apart_has(image, extent->page, count))
+        return 0;
+    if (image_is_recording(image)) {
+        int r = image_record_page(image, extent, error);
+        *ret_done = 1;
+        if (r <= 0)
+            return r;
+    }
+    return fill_extent(image, extent, *ret_done, error);
 }
 
 int image_make_present(struct image *image, uint64_t page, uint64_t count, struct thaw_error *error)
@@ -163,7 +181,7 @@ int image_make_present(struct image *image, uint64_t page, uint64_t count, struc
     while (r == 0 && count > 0 && page_index_lookup(image->index, page, &extent)) {
         uint64_t part = MIN(count, (uint64_t)extent.count);
         if (extent.kind == EXTENT_DATA)
-            r = fill_extent(image, &extent, part, error);
+            r = fill_some(image, &extent, part, &part, error);
         page += part;
         count -= part;
     }
@@ -264,12 +282,6 @@ static bool read_chunk(
     return true;
 }
 
-static void give_way(const struct fill_job *job)
-{
-    for (unsigned i = 0; i < YIELD_MAX && atomic_load(&job->image->demands) > 0; i++)
-        nanosleep(&(struct timespec){.tv_nsec = YIELD_NS}, NULL);
-}
-
 /* Frames are claimed one by one, and only after their chunk was read: who demands one of them waits
  * for at most one frame's decompression. */
 static void fill_chunk(
@@ -279,7 +291,7 @@ static void fill_chunk(
     const uint8_t *stored = read_chunk(image, chunk, scratch) ? scratch->stored : NULL;
     for (uint64_t i = 0; i < chunk->count && !is_stopped(job); i++) {
         if (job->background)
-            give_way(job);
+            image_give_way(image);
         struct frame_entry entry;
         pack_reader_entry(image->packs[chunk->pack].reader, chunk->frame + i, &entry);
         int r = image_claim_frame(image, chunk->pack, chunk->frame + i, false, NULL);
@@ -332,13 +344,14 @@ static int look_again(const struct fill_job *job, struct thaw_error *error)
     int r = bad ? image->first_error.code : 0;
     pthread_mutex_unlock(&image->lock);
 
+    uint64_t ignored = 0;
     for (unsigned pack = 0; pack < image->pack_count; pack++)
         for (uint64_t frame = 0; frame < image->packs[pack].frame_count && r == 0; frame++) {
             if (image->packs[pack].wanted[frame] == 0)
                 continue;
             if (is_stopped(job) && !image_frame_is_present(image, pack, frame))
                 return error_set(error, -ECANCELED, "filling an image was cancelled");
-            r = fill_frame(image, pack, frame, error);
+            r = fill_frame(image, pack, frame, &ignored, error);
         }
     return r;
 }
@@ -417,6 +430,8 @@ int image_read_ahead(struct image *image, struct thaw_error *error)
     int r = 0;
     if (!image->index)
         return 0; /* another process's, complete and sealed */
+    if (image_is_recording(image))
+        return 0; /* it would hide what is needed */
     pthread_mutex_lock(&image->threads_lock);
     if (!image->read_ahead_started) {
         r = image_start_thread(

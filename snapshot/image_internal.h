@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Inside of images: image.c (construction, states of frames), image_fill.c, image_clone.c. */
+/* Inside of images: image.c (construction, states of frames), image_fill.c, image_apart.c (pages
+ * that come without their frame), image_record.c, image_prefetch.c, image_clone.c. */
 #ifndef SNAPSHOT_IMAGE_INTERNAL_H
 #define SNAPSHOT_IMAGE_INTERNAL_H
 
@@ -22,6 +23,7 @@ struct image_pack {
     uint64_t frame_count;
     _Atomic uint8_t *states; /* written under lock; PRESENT may be read without */
     uint16_t *wanted;        /* how many pages of each frame the index maps */
+    _Atomic uint16_t *apart; /* how many of them came apart from their frame; NULL: none */
 };
 
 /* What a thread needs to fill frames. They are kept for the next one. */
@@ -40,7 +42,12 @@ struct image {
     struct page_index *index; /* NULL: adopted */
     struct image_pack *packs;
     unsigned pack_count;
-    uint64_t frames; /* that are not UNUSED */
+    uint64_t frames;         /* that are not UNUSED */
+    _Atomic uint64_t *apart; /* one bit a page that came apart from its frame; NULL: none. Made with
+                                the packs' `apart` before the first clone */
+    struct recorder *recorder; /* NULL: never recorded. As early */
+    struct prefetch *prefetch; /* NULL: none. As early */
+    atomic_ullong demand_pages;
 
     /* The filler's own shared mapping of the memfd. Only fault_copy goes there: it is registered,
      * and whoever touched a missing page of it would wait for ever. */
@@ -88,6 +95,9 @@ int image_claim_frame(
 int image_finish_frame(
     struct image *image, unsigned pack, uint64_t frame, int result, const struct thaw_error *error);
 
+/* Gives a claimed frame back as it was. */
+void image_unclaim_frame(struct image *image, unsigned pack, uint64_t frame);
+
 /* True without a lock taken if the frame's pages may be touched. */
 static inline bool image_frame_is_present(const struct image *image, unsigned pack, uint64_t frame)
 {
@@ -97,5 +107,48 @@ static inline bool image_frame_is_present(const struct image *image, unsigned pa
 
 /* Takes the filler's mapping away and seals the memfd, once the image is complete. */
 int image_seal(struct image *image, struct thaw_error *error);
+
+/* Puts consecutive pages into the image: each appears at once and complete, and one that is there
+ * already stays. -errno. The filler must be mapped until it returns: the caller has claimed a frame
+ * of the pages, or is waited for by image_seal. */
+int image_put_pages(struct image *image, uint64_t page, unsigned count, const uint8_t *bytes);
+
+/* True if the pack page is the contents of its page in this image, and not a copy that is wanted
+ * from elsewhere, or not at all. */
+bool image_slot_is_wanted(
+    const struct image *image, unsigned pack, uint64_t pack_page, uint64_t *ret_page);
+
+/* --- image_apart.c ---------------------------------------------------------------------------- */
+
+int image_apart_init(struct image *image, struct thaw_error *error);
+void image_apart_fini(struct image *image);
+
+/* These pages, which begin an extent of data, were put in. A frame that lacks none any more becomes
+ * PRESENT. */
+void image_apart_note(struct image *image, const struct index_extent *extent, uint64_t count);
+
+/* True without a lock taken if all these pages were noted: they may be touched. */
+bool image_apart_has(const struct image *image, uint64_t page, uint64_t count);
+
+/* --- image_record.c --------------------------------------------------------------------------- */
+
+bool image_is_recording(const struct image *image);
+
+/* Puts in and records the first page of an extent of data. 1: it is not recorded any more. */
+int image_record_page(
+    struct image *image, const struct index_extent *extent, struct thaw_error *error);
+
+uint64_t image_recorded_pages(struct image *image);
+void image_record_fini(struct image *image);
+
+/* --- image_prefetch.c ------------------------------------------------------------------------- */
+
+/* Lets those who want a page now go first, for a while. */
+void image_give_way(const struct image *image);
+
+void image_prefetch_describe(struct image *image, struct image_info *ret);
+
+/* Ends it early if image->stopping. */
+void image_prefetch_fini(struct image *image);
 
 #endif
