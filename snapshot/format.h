@@ -85,8 +85,12 @@ WIRE_RECORD(file_header, FILE_HEADER_FIELD_BYTES, FILE_HEADER_FIELDS);
 #define FRAME_RAW_BYTES_MAX (FRAME_PAGES_MAX * FORMAT_PAGE_BYTES)
 #define PACK_PAGES_MAX      (1ull << 31) /* 8 TiB */
 
-#define FRAME_CODEC_RAW     0
-#define FRAME_CODEC_ZSTD    1
+/* What is written as a working set; readers take any. */
+#define HOT_FRAME_PAGES  64
+#define HOT_WINDOW_PAGES 16384 /* within so many, pages are in order of their number */
+
+#define FRAME_CODEC_RAW  0
+#define FRAME_CODEC_ZSTD 1
 
 #define FRAME_ENTRY_FIELDS(FIELD)                                                                  \
     FIELD(u64, file_off, 0)                                                                        \

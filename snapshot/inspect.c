@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Everything that a stored snapshot says of itself, as JSON. Checks no frame.
 
-#include "contents.h"
+#include "hot.h"
 #include "state_file.h"
 #include <string.h>
 #include <thaw/snapshot.h>
@@ -68,6 +68,19 @@ static json_t *describe_packs(const struct contents *contents)
     return list;
 }
 
+/* Null: there is none, or none that can be used. */
+static json_t *describe_working_set(const struct contents *contents)
+{
+    struct pack_reader *hot;
+    struct thaw_error error;
+    if (hot_open(contents, &hot, &error) < 0)
+        return json_null();
+    json_t *set = json_pack("{s:I, s:I}", "pages", (json_int_t)pack_reader_page_count(hot),
+        "file_bytes", (json_int_t)pack_reader_file_bytes(hot));
+    pack_reader_close(hot);
+    return set;
+}
+
 static int describe(const struct contents *contents, json_t **ret, struct thaw_error *error)
 {
     struct vm_state *state;
@@ -82,6 +95,7 @@ static int describe(const struct contents *contents, json_t **ret, struct thaw_e
             json_array_append_new(spaces, describe_space(contents, i));
         json_object_set_new(root, "spaces", spaces);
         json_object_set_new(root, "pack_files", describe_packs(contents));
+        json_object_set_new(root, "working_set", describe_working_set(contents));
         json_object_set_new(root, "vmstate", state_file_describe(state));
     }
     vm_state_free(state);

@@ -21,10 +21,9 @@ struct lineage {
     /* Per disk, the layer above which is what changed since the base; NULL: all overlays. */
     struct disk_layer *base_layer[THAW_DISKS_MAX];
     struct disk_layer *origin_layer[THAW_DISKS_MAX];
-    /* What gives the clone its memory, if there is anything; freed first. `image` is part of it:
-     * what pages are that the clone has not written. */
+    struct thaw_image *image; /* what the clone's memory is of, borrowed from `memory`; or NULL */
+    /* What gives the clone its memory, if there is anything; freed first. */
     void *memory;
-    struct image *image;
     void (*memory_free)(void *memory);
 };
 

@@ -5,6 +5,7 @@
 #include "dirty.h"
 #include "image.h"
 #include "lineage.h"
+#include "opened.h"
 #include "machine.h"
 #include "manifest.h"
 #include "pagemap.h"
@@ -83,7 +84,7 @@ static int digest_held(struct thaw_vm *vm, struct wire_b16 *ret, struct thaw_err
     int r;
     if (digest && private && stream) {
         digest->mem = &vm->mem;
-        digest->image = lineage ? lineage->image : NULL;
+        digest->image = lineage && lineage->image ? lineage->image->ram : NULL;
         digest->private = private;
         digest->stream = stream;
         r = add_all(digest, error);

@@ -3,6 +3,7 @@
 
 #include "opened.h"
 #include "options.h"
+#include "working_set.h"
 #include <string.h>
 
 static void release_contents(void *data)
@@ -56,7 +57,20 @@ static int open_memory(
     if (r < 0)
         return r;
     contents_ref(image->contents);
-    return opt->mode == THAW_RESTORE_EAGER ? image_fill_all(image->ram, &all, error) : 0;
+    return opt->mode == THAW_RESTORE_EAGER ? image_fill_all(image->ram, &all, error)
+                                           : working_set_begin(image, opt->flags, error);
+}
+
+static int check_options(const struct thaw_image_options *opt, struct thaw_error *error)
+{
+    const uint32_t known = THAW_IMAGE_NO_PREFETCH | THAW_IMAGE_PREFETCH_ASYNC | THAW_IMAGE_RECORD;
+    if (opt->mode > THAW_RESTORE_EAGER || (opt->flags & ~known))
+        return error_set(error, -EINVAL, "unknown restore mode %d or image flags 0x%x",
+            (int)opt->mode, opt->flags);
+    if ((opt->flags & THAW_IMAGE_RECORD) && (opt->mode == THAW_RESTORE_EAGER || opt->memory_fd > 0))
+        return error_set(error, -EINVAL,
+            "a working set is recorded while memory is read lazily: it cannot be there already");
+    return 0;
 }
 
 int thaw_image_open(thaw_env *env, thaw_store *store, const char *ref, const char *holder,
@@ -64,10 +78,10 @@ int thaw_image_open(thaw_env *env, thaw_store *store, const char *ref, const cha
 {
     struct thaw_image_options opt = {0};
     int r = options_read(&opt, sizeof(opt), options, "struct thaw_image_options", error);
+    if (r == 0)
+        r = check_options(&opt, error);
     if (r < 0)
         return r;
-    if (opt.mode > THAW_RESTORE_EAGER)
-        return error_set(error, -EINVAL, "unknown restore mode %d", (int)opt.mode);
     struct thaw_image *image = calloc(1, sizeof(*image));
     if (!image)
         return error_errno(error, ENOMEM, "opening a snapshot");
@@ -126,6 +140,12 @@ int thaw_image_get_info(thaw_image *image, struct thaw_image_info *info)
         .complete = ram.complete,
         .frames = ram.frames,
         .frames_present = ram.frames_present,
+        .demand_pages = ram.demand_pages,
+        .prefetched_pages = ram.prefetched_pages,
+        .prefetch_ns = ram.prefetch_ns,
+        .prefetch_wait_ns = ram.prefetch_wait_ns,
+        .recorded_pages = ram.recorded_pages,
+        .recording = ram.recording,
     };
     memcpy(info, &all, MIN(bytes, sizeof(all)));
     return 0;

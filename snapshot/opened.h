@@ -18,6 +18,7 @@ struct thaw_image {
     struct vm_state *state;
     struct image *ram;
     atomic_bool host_checked; /* this host has what the guest needs */
+    bool prefetch_async;      /* restores do not wait for the working set */
 };
 
 struct thaw_image *opened_ref(struct thaw_image *image);

@@ -7,6 +7,7 @@
 #include "opened.h"
 #include "options.h"
 #include "pool.h"
+#include "working_set.h"
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
@@ -54,8 +55,12 @@ static int attach_image(
     memory->image = opened_ref(restore->image);
     lineage->memory = memory;
     lineage->memory_free = free_memory;
-    lineage->image = restore->image->ram;
-    return image_attach(restore->image->ram, &vm->mem, on_bad_memory, vm, &memory->clone, error);
+    lineage->image = memory->image;
+    int r = image_attach(restore->image->ram, &vm->mem, on_bad_memory, vm, &memory->clone, error);
+    /* Before anything touches memory, or it would be read by demand. */
+    if (r == 0 && !restore->image->prefetch_async)
+        image_prefetch_wait(restore->image->ram);
+    return r;
 }
 
 static int inherit(struct restore *restore, struct lineage *lineage, struct thaw_error *error)
@@ -280,7 +285,9 @@ static int read_options(
         &restore->opt, sizeof(restore->opt), options, "struct thaw_restore_options", error);
     if (r < 0)
         return r;
-    if ((restore->opt.flags & ~THAW_RESTORE_FORCE) || restore->opt.mode > THAW_RESTORE_EAGER ||
+    const uint32_t known = THAW_RESTORE_FORCE | THAW_RESTORE_NO_PREFETCH |
+                           THAW_RESTORE_PREFETCH_ASYNC | THAW_RESTORE_RECORD;
+    if ((restore->opt.flags & ~known) || restore->opt.mode > THAW_RESTORE_EAGER ||
         restore->opt.clock > THAW_CLOCK_HOST)
         return error_set(error, -EINVAL, "unknown restore flags, mode or clock policy");
     return 0;
@@ -326,7 +333,11 @@ int thaw_restore(thaw_env *env, thaw_store *store, const char *ref,
     int r = read_options(&checked, options, error);
     if (r < 0)
         return r;
-    const struct thaw_image_options how = {.size = sizeof(how), .mode = checked.opt.mode};
+    const struct thaw_image_options how = {
+        .size = sizeof(how),
+        .mode = checked.opt.mode,
+        .flags = working_set_flags(checked.opt.flags),
+    };
     snprintf(holder, sizeof(holder), "VM %s", checked.opt.name ? checked.opt.name : ref);
     r = thaw_image_open(env, store, ref, holder, &how, &image, error);
     if (r < 0)

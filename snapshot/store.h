@@ -93,8 +93,8 @@ int store_get(struct thaw_store *store, const char *ref, const char *holder,
     struct store_snapshot **ret, struct thaw_error *error);
 void store_put(struct store_snapshot *snapshot);
 
-/* The directory of hot files, which are named "<id>" or "<id>.<anything>". Borrowed. They go with
- * their snapshot. */
+/* The directory of hot files, which are named "<id>", or "<id>.<anything>" while they are written,
+ * with an exclusive flock. Borrowed. They go with their snapshot. */
 int store_hot_dirfd(const struct thaw_store *store);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "options.h"
 #include "store_internal.h"
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -89,6 +90,15 @@ static void fill_sizes(struct thaw_snapshot_info *info, const struct manifest *m
             info->stored_bytes += m->files[i].bytes;
 }
 
+static uint64_t hot_bytes(const struct thaw_store *store, const char *id)
+{
+    struct stat st;
+    int dirfd = store->places[STORE_HOT];
+    if (fstatat(dirfd, id, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
+        return 0;
+    return (uint64_t)st.st_size;
+}
+
 static enum thaw_snapshot_state state_of(enum store_place place)
 {
     static const enum thaw_snapshot_state states[] = {
@@ -171,6 +181,7 @@ static int add_snapshot(const struct thaw_store *store, enum store_place place, 
     if (!entry)
         return -ENOMEM;
     read_entry(entry, place, fd);
+    entry->info.hot_bytes = hot_bytes(store, id);
     /* Read while it was being removed, it would look damaged. */
     int r = fs_is_at(dirfd, id, fd) ? append(list, entry) : -ENOENT;
     if (r < 0)

@@ -112,9 +112,19 @@ static int recover_name(void *data, const char *name)
     return 0;
 }
 
+/* A file with a suffix is being written as long as someone has its lock. */
+static bool is_abandoned(int dirfd, const char *name)
+{
+    if (name[MANIFEST_ID_CHARS] == '\0')
+        return false;
+    _cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    return fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
+}
+
 static int recover_hot(void *data, const char *name)
 {
     struct recovery *rec = data;
+    int dirfd = rec->store->places[STORE_HOT];
     char id[MANIFEST_ID_BYTES];
     enum store_place place;
     snprintf(id, sizeof(id), "%.*s", MANIFEST_ID_CHARS, name);
@@ -122,10 +132,12 @@ static int recover_hot(void *data, const char *name)
         (name[MANIFEST_ID_CHARS] != '\0' && name[MANIFEST_ID_CHARS] != '.'))
         return 0;
     int r = store_locate(rec->store, id, &place);
-    if (r == 0 && (place == STORE_SNAPSHOTS || place == STORE_TRASH))
-        return 0; /* in the trash, its deleter is at work and removes it */
+    if (r == 0 && place == STORE_TRASH)
+        return 0; /* its deleter is at work and removes it */
+    if (r == 0 && place == STORE_SNAPSHOTS && !is_abandoned(dirfd, name))
+        return 0;
     if (r == 0 || r == -ENOENT)
-        r = unlinkat(rec->store->places[STORE_HOT], name, 0) < 0 ? -errno : 0;
+        r = unlinkat(dirfd, name, 0) < 0 ? -errno : 0;
     if (r == -ENOENT || r == -EISDIR)
         return 0;
     rec->did.side_files += r == 0;

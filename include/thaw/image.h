@@ -17,11 +17,23 @@ extern "C" {
 
 typedef struct thaw_image thaw_image;
 
+/* If the snapshot has a recorded working set, opening it lazily starts to read that, and the first
+ * restore waits until it is there, which takes less time than to read it as it is touched. These
+ * change that:
+ *   NO_PREFETCH     does not use the working set
+ *   PREFETCH_ASYNC  no restore waits; who touches a page of it before its turn gets that first
+ *   RECORD          records a working set, see thaw_image_record_end: neither reads one nor ahead
+ */
+#define THAW_IMAGE_NO_PREFETCH    1u
+#define THAW_IMAGE_PREFETCH_ASYNC 2u
+#define THAW_IMAGE_RECORD         4u
+
 struct thaw_image_options {
     size_t size;
     enum thaw_restore_mode mode; /* EAGER: all memory is read before this returns */
-    int memory_fd; /* the memory of the same snapshot, complete, from another process's
-                      thaw_image_memory_fd; 0: none. Duplicated */
+    int memory_fd;  /* the memory of the same snapshot, complete, from another process's
+                       thaw_image_memory_fd; 0: none. Duplicated */
+    uint32_t flags; /* THAW_IMAGE_*. RECORD neither with EAGER nor with memory_fd */
 };
 
 /* Opens a snapshot for restoring. It cannot be deleted as long as the image or a clone of it
@@ -45,9 +57,16 @@ struct thaw_image_info {
     size_t size; /* set by the caller; fields that lie beyond it are not written */
     uint64_t mem_bytes;
     uint32_t vcpu_count;
-    uint32_t complete;       /* 1: all memory is there */
-    uint64_t frames;         /* pieces of memory that the snapshot stores */
-    uint64_t frames_present; /* of them, read so far */
+    uint32_t complete;         /* 1: all memory is there */
+    uint64_t frames;           /* pieces of memory that the snapshot stores */
+    uint64_t frames_present;   /* of them, read so far */
+    uint64_t demand_pages;     /* read because a guest or a device needed one of their piece */
+    uint64_t prefetched_pages; /* that came from the recorded working set */
+    uint64_t prefetch_ns;      /* from opening until all of it was there; 0: none, or not yet */
+    uint64_t prefetch_wait_ns; /* of this, how long a restore waited for it: the longest */
+    uint64_t recorded_pages;   /* so far */
+    uint32_t recording;        /* 1: what is touched is being recorded */
+    uint32_t reserved;
 };
 
 THAW_API int thaw_image_get_info(thaw_image *image, struct thaw_image_info *info);
@@ -55,6 +74,31 @@ THAW_API int thaw_image_get_info(thaw_image *image, struct thaw_image_info *info
 /* The memory of a complete image, sealed against any change, to be passed to other processes.
  * Borrowed. THAW_ESTATE if the image is not complete. */
 THAW_API int thaw_image_memory_fd(thaw_image *image, struct thaw_error *error);
+
+/* --- Working sets ----------------------------------------------------------------------------- */
+
+/* What a recording came to. */
+struct thaw_recording {
+    size_t size;    /* set by the caller; fields that lie beyond it are not written */
+    uint64_t pages; /* of 4 KiB; 0: nothing was stored */
+    uint64_t bytes; /* of its file */
+    uint32_t full;  /* 1: more than half of the memory was touched, and not all of it recorded */
+    uint32_t reserved;
+};
+
+/* Ends the recording of an image that was opened with THAW_IMAGE_RECORD: stores which pages its
+ * clones have touched so far, in that order and as the snapshot has them, and starts to read ahead.
+ * Clones may run meanwhile. Later restores of the snapshot, by whoever uses the store, read the
+ * working set first. It takes the place of any before, goes with the snapshot, and is nothing but
+ * advice: one that is damaged, or of other pages than the guest will need, costs time only. ret may
+ * be NULL. THAW_ESTATE if nothing is being recorded; -errno if it can't be stored, and then a
+ * working set that was there before stays. Any thread. */
+THAW_API int thaw_image_record_end(
+    thaw_image *image, struct thaw_recording *ret, struct thaw_error *error);
+
+/* The same for a VM that thaw_restore made with THAW_RESTORE_RECORD, or thaw_image_restore from
+ * such an image. It may have ended. */
+THAW_API int thaw_vm_record_end(thaw_vm *vm, struct thaw_recording *ret, struct thaw_error *error);
 
 /* --- Pools ------------------------------------------------------------------------------------ */
 

@@ -123,8 +123,16 @@ struct thaw_disk_override {
     int fd;
 };
 
-/* Restore also on a host that lacks what the guest saw where it was saved. */
-#define THAW_RESTORE_FORCE 1u
+/* Flags of thaw_restore.
+ *   FORCE  also on a host that lacks what the guest saw where it was saved
+ *   NO_PREFETCH, PREFETCH_ASYNC, RECORD  about working sets: as THAW_IMAGE_ of that name (image.h);
+ * in thaw_image_restore they mean nothing, since that is the image's. thaw_vm_record_end ends
+ * RECORD
+ */
+#define THAW_RESTORE_FORCE          1u
+#define THAW_RESTORE_NO_PREFETCH    2u
+#define THAW_RESTORE_PREFETCH_ASYNC 4u
+#define THAW_RESTORE_RECORD         8u
 
 struct thaw_restore_options {
     size_t size;
@@ -175,8 +183,8 @@ THAW_API int thaw_snapshot_flatten(
     thaw_store *store, const char *ref, const char *name, thaw_job **ret, struct thaw_error *error);
 
 /* Everything that a snapshot says of itself, as JSON text: manifest, every record of the VM's
- * state, and for each memory how many pages are zero, data of its own, data shared with ancestors,
- * and the compression ratio. *ret_json is freed with thaw_text_free. */
+ * state, for each memory how many pages are zero, data of its own, data shared with ancestors, and
+ * the compression ratio; and its recorded working set. *ret_json is freed with thaw_text_free. */
 THAW_API int thaw_snapshot_inspect(
     thaw_store *store, const char *ref, char **ret_json, struct thaw_error *error);
 THAW_API void thaw_text_free(char *text);

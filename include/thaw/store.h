@@ -81,6 +81,7 @@ struct thaw_snapshot_info {
     uint64_t mem_bytes;
     uint32_t vcpu_count;
     uint32_t disk_count;
+    uint64_t hot_bytes; /* of its recorded working set, which is not part of it; 0: none */
 };
 
 /* What to list. Zero fields do not restrict. */
@@ -129,7 +130,7 @@ struct thaw_store_recovery {
     uint32_t failed;     /* snapshots that became FAILED */
     uint32_t removed;    /* unfinished deletions, and creations that had not been accepted yet */
     uint32_t names;      /* names that referred to nothing */
-    uint32_t side_files; /* hot files and usage records of what no longer exists */
+    uint32_t side_files; /* working sets and usage records of what no longer exists */
 };
 
 /* Finishes what dead processes left, after waiting up to 10 seconds for the calls of others that
