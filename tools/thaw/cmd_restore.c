@@ -4,6 +4,7 @@
 #include "commands.h"
 #include "fail.h"
 #include "process.h"
+#include "recording.h"
 #include "storage.h"
 #include "text.h"
 #include <errno.h>
@@ -17,6 +18,8 @@ enum {
     OPTION_FORCE,
     OPTION_PAUSED,
     OPTION_DETACH,
+    OPTION_RECORD,
+    OPTION_RECORD_UNTIL,
 };
 
 static const struct cli_option options[] = {
@@ -28,6 +31,10 @@ static const struct cli_option options[] = {
     {OPTION_FORCE, "force", NULL, "also where this host lacks what the guest has seen"},
     {OPTION_PAUSED, "paused", NULL, "leave the VM paused"},
     {OPTION_DETACH, "detach", NULL, "return when the VM runs, and leave it in the background"},
+    {OPTION_RECORD, "record-working-set", NULL,
+        "record what memory the guest touches, for later restores to read first"},
+    {OPTION_RECORD_UNTIL, "record-until", "TEXT|SECONDS",
+        "until the guest prints TEXT, or for SECONDS (default: 10)"},
     {0},
 };
 
@@ -81,6 +88,25 @@ static int add_disk(struct cli *cli, struct wanted *wanted)
     return 0;
 }
 
+/* Digits are seconds; anything else is a text. */
+static int set_record_until(struct cli *cli, struct wanted *wanted)
+{
+    uint64_t seconds;
+    int rc = text_parse_number(cli->value, 1, RECORDING_TIME_MAX, &seconds);
+    size_t count = strlen(cli->value);
+
+    if (rc == 0) {
+        wanted->restore.record_seconds = (unsigned)seconds;
+        wanted->restore.record_until = NULL;
+        return 0;
+    }
+    if (rc == -ERANGE || count == 0 || count > RECORDING_TEXT_MAX)
+        return cli_usage(cli, "'%s' is neither from 1 to %d seconds nor a text of up to %d bytes",
+            cli->value, RECORDING_TIME_MAX, RECORDING_TEXT_MAX);
+    wanted->restore.record_until = cli->value;
+    return 0;
+}
+
 static int take_option(struct cli *cli, struct wanted *wanted, int option)
 {
     switch (option) {
@@ -101,12 +127,30 @@ static int take_option(struct cli *cli, struct wanted *wanted, int option)
     case OPTION_DETACH:
         wanted->detach = true;
         return 0;
+    case OPTION_RECORD:
+        wanted->restore.flags |= THAW_RESTORE_RECORD;
+        return 0;
+    case OPTION_RECORD_UNTIL:
+        return set_record_until(cli, wanted);
     default:
         if (wanted->restore.ref)
             return cli_usage(cli, "unexpected argument '%s'", cli->value);
         wanted->restore.ref = cli->value;
         return 0;
     }
+}
+
+static int check_recording(struct cli *cli, const struct wanted *wanted)
+{
+    const struct vm_restore *restore = &wanted->restore;
+
+    if (!(restore->flags & THAW_RESTORE_RECORD))
+        return restore->record_until || restore->record_seconds
+                   ? cli_usage(cli, "--record-until needs --record-working-set")
+                   : 0;
+    return restore->mode == THAW_RESTORE_EAGER
+               ? cli_usage(cli, "--record-working-set needs memory that is read lazily")
+               : 0;
 }
 
 static int parse(struct cli *cli, struct wanted *wanted)
@@ -117,6 +161,10 @@ static int parse(struct cli *cli, struct wanted *wanted)
         if (option == CLI_STOP || take_option(cli, wanted, option) == CLI_STOP)
             return CLI_STOP;
     }
+    if (check_recording(cli, wanted) == CLI_STOP)
+        return CLI_STOP;
+    if (!wanted->restore.record_seconds)
+        wanted->restore.record_seconds = RECORDING_SECONDS;
     return wanted->restore.ref ? 0 : cli_usage(cli, "the snapshot is missing");
 }
 
@@ -164,6 +212,9 @@ const struct cli_command cmd_restore = {
         "The VM goes on where the snapshot was taken, in the foreground as with 'thaw run' or\n"
         "detached. Any number of VMs may be restored from one snapshot; those without a --name\n"
         "get the snapshot's, with a number where that is in use.\n"
+        "A recorded working set belongs to the snapshot. Later lazy restores read it before the "
+        "guest\n"
+        "runs, instead of each page when it is touched; it is advice and changes nothing else.\n"
         "SNAPSHOT is a name, an id, or 6 or more characters that only one id begins with.",
     .options = options,
     .run = run_restore,

@@ -5,6 +5,7 @@
 #include "api.h"
 #include "capture.h"
 #include "fail.h"
+#include "recording.h"
 #include "runtime.h"
 #include "server.h"
 #include "signals.h"
@@ -26,6 +27,7 @@ struct owner {
     struct console *console;
     struct server *server;
     struct capture capture;
+    struct recording recording;
     thaw_env *env;
     thaw_vm *vm;
     struct loop_source vm_source, console_source, signal_source;
@@ -68,9 +70,13 @@ json_t *owner_describe(struct owner *owner)
         .stopped = owner->stopped,
     };
     struct thaw_vm_info info;
+    json_t *vm;
 
     owner_get_info(owner, &info);
-    return vm_json_new(&owner->config, &info, &times);
+    vm = vm_json_new(&owner->config, &info, &times);
+    if (vm)
+        json_object_set_new(vm, "working_set", recording_describe(&owner->recording));
+    return vm;
 }
 
 static int write_record(struct owner *owner, struct thaw_error *error)
@@ -99,6 +105,7 @@ static void note_state(struct owner *owner)
         clock_gettime(CLOCK_REALTIME, &owner->stopped);
         if (!owner->capture.kill)
             capture_cancel(&owner->capture);
+        recording_end(&owner->recording);
     }
     write_record(owner, NULL);
 }
@@ -357,10 +364,19 @@ static int attach(struct owner *owner, struct thaw_error *error)
 static int start(struct owner *owner, struct thaw_error *error)
 {
     const struct vm_restore *from = owner->config.restore;
+    bool records = from && from->flags & THAW_RESTORE_RECORD;
     int rc = watch(owner, &owner->vm_source, thaw_vm_event_fd(owner->vm), vm_ready, error);
 
     owner->capture = (struct capture){
         .loop = &owner->loop, .vm = owner->vm, .changed = capture_changed, .data = owner};
+    owner->recording = (struct recording){
+        .vm = owner->vm,
+        .console = owner->console,
+        .until = records ? from->record_until : NULL,
+        .seconds = records ? from->record_seconds : 0,
+    };
+    if (records)
+        recording_begin(&owner->recording);
     if (rc == 0)
         rc = server_open(
             &owner->loop, owner->slot.socket_path, api_handle, owner, &owner->server, error);
@@ -487,6 +503,8 @@ void owner_run(struct owner *owner, owner_turn_fn turn, void *data)
     while (!owner->ended) {
         int timeout = take_console(owner);
 
+        timeout =
+            sooner(timeout, recording_turn(&owner->recording, owner->state == THAW_VM_RUNNING));
         timeout = sooner(timeout, server_expire(owner->server));
         if (turn)
             timeout = sooner(timeout, turn(data, false));

@@ -26,14 +26,15 @@ static json_t *time_or_null(uint64_t ns)
 
 json_t *snapshot_json_new(const struct thaw_snapshot_info *info)
 {
-    return json_pack("{s:s, s:o, s:s, s:o, s:o, s:o, s:o, s:I, s:I, s:I, s:i, s:i, s:o, s:o}", "id",
-        info->id, "name", vm_json_text(info->name), "state", thaw_snapshot_state_name(info->state),
-        "source", vm_json_text(info->source), "template", vm_json_text(info->template_name),
-        "parent", text_or_null(info->parent), "created", time_or_null(info->created_ns),
-        "stored_bytes", (json_int_t)info->stored_bytes, "shared_bytes",
-        (json_int_t)info->shared_bytes, "mem_bytes", (json_int_t)info->mem_bytes, "cpus",
-        (int)info->vcpu_count, "disks", (int)info->disk_count, "producer",
-        vm_json_text(info->producer), "error", text_or_null(info->error));
+    return json_pack("{s:s, s:o, s:s, s:o, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:i, s:i, s:o, s:o}",
+        "id", info->id, "name", vm_json_text(info->name), "state",
+        thaw_snapshot_state_name(info->state), "source", vm_json_text(info->source), "template",
+        vm_json_text(info->template_name), "parent", text_or_null(info->parent), "created",
+        time_or_null(info->created_ns), "stored_bytes", (json_int_t)info->stored_bytes,
+        "shared_bytes", (json_int_t)info->shared_bytes, "hot_bytes", (json_int_t)info->hot_bytes,
+        "mem_bytes", (json_int_t)info->mem_bytes, "cpus", (int)info->vcpu_count, "disks",
+        (int)info->disk_count, "producer", vm_json_text(info->producer), "error",
+        text_or_null(info->error));
 }
 
 int snapshot_json_find(thaw_store *store, const char *ref, json_t **ret, struct thaw_error *error)

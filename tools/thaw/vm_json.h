@@ -12,8 +12,10 @@ struct vm_restore {
     const char *ref; /* see thaw/store.h */
     enum thaw_restore_mode mode;
     enum thaw_clock clock;
-    uint32_t flags; /* THAW_RESTORE_* */
-    bool paused;    /* leave it paused */
+    uint32_t flags;           /* THAW_RESTORE_* */
+    bool paused;              /* leave it paused */
+    const char *record_until; /* this text on the console; NULL: for record_seconds */
+    unsigned record_seconds;
     struct vm_disk_override {
         uint32_t index;
         const char *path;
