@@ -5,9 +5,9 @@
 #include "dirty.h"
 #include "image.h"
 #include "lineage.h"
-#include "opened.h"
 #include "machine.h"
 #include "manifest.h"
+#include "opened.h"
 #include "pagemap.h"
 #include <string.h>
 #include <thaw/snapshot.h>
