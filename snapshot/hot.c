@@ -20,17 +20,16 @@ struct wire_b16 hot_pack_id(const struct manifest *manifest)
     return check_128(manifest->id, strlen(manifest->id), digest, strlen(digest));
 }
 
-int hot_open(const struct contents *contents, struct pack_reader **ret, struct thaw_error *error)
+int hot_open(
+    const struct store_snapshot *snapshot, struct pack_reader **ret, struct thaw_error *error)
 {
-    const struct store_snapshot *snapshot = contents->snapshot;
-    const struct page_space *ram = page_index_space(contents->spaces[SPACE_NUMBER_RAM].index);
     struct wire_b16 id = hot_pack_id(&snapshot->manifest);
     struct pack_reader *reader;
     int r = pack_reader_open(
         store_hot_dirfd(snapshot->store), snapshot->manifest.id, &id, &reader, error);
     if (r < 0)
         return r;
-    if (pack_reader_page_count(reader) > ram->page_count) {
+    if (pack_reader_page_count(reader) > snapshot->manifest.mem_bytes / FORMAT_PAGE_BYTES) {
         pack_reader_close(reader);
         return error_set(error, THAW_ECORRUPT, "the working set of snapshot %s exceeds its memory",
             snapshot->manifest.name);

@@ -14,7 +14,8 @@ struct wire_b16 hot_pack_id(const struct manifest *manifest);
 
 /* Opens the working set of a snapshot. -ENOENT: there is none; otherwise errors as
  * pack_reader_open's. */
-int hot_open(const struct contents *contents, struct pack_reader **ret, struct thaw_error *error);
+int hot_open(
+    const struct store_snapshot *snapshot, struct pack_reader **ret, struct thaw_error *error);
 
 /* Stores these pages of RAM, which have contents, as the working set, durably and in the place of
  * any before. `pages` is in the order in which they are needed, and changed. */

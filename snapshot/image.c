@@ -221,14 +221,15 @@ void image_unref(struct image *image)
     if (!image || atomic_fetch_sub(&image->references, 1) > 1)
         return;
     atomic_store(&image->stopping, true);
-    image_prefetch_fini(image);
-    if (image->read_ahead_started)
-        pthread_join(image->read_ahead_thread, NULL);
-    if (image->fault_thread_started) {
+    if (image->stop_fd >= 0) {
         ssize_t ignored = write(image->stop_fd, &(uint64_t){1}, sizeof(uint64_t));
         (void)ignored;
-        pthread_join(image->fault_thread, NULL);
     }
+    if (image->read_ahead_started)
+        pthread_join(image->read_ahead_thread, NULL);
+    if (image->fault_thread_started)
+        pthread_join(image->fault_thread, NULL);
+    image_prefetch_fini(image);
     if (image->release) {
         image->release(image->release_data);
     } else {
@@ -336,7 +337,7 @@ int image_seal(struct image *image, struct thaw_error *error)
     if (!atomic_load(&image->complete))
         return error_set(error, THAW_ESTATE, "an image that is not complete cannot be sealed");
     int r = 0;
-    image_prefetch_wait(image);
+    image_prefetch_await(image);
     pthread_mutex_lock(&image->seal_lock);
     unmap_filler(image);
     if (!image->sealed && fcntl(image->fd, F_ADD_SEALS, SEALS_COMPLETE) < 0)

@@ -115,11 +115,19 @@ struct image_recording {
 /* Ends the recording. THAW_ESTATE if there is none. */
 int image_record_end(struct image *image, struct image_recording *ret, struct thaw_error *error);
 
-/* Starts to put in the pages of a recorded working set, which is taken over in every case, with one
- * thread a CPU. Nothing depends on it: a page is put in only if the index says that it has
- * contents, and what can't be read is left to others. Once, before the first clone; does nothing
- * where there is no userfaultfd. */
-void image_prefetch(struct image *image, struct pack_reader *hot);
+struct prefetch;
+
+/* Starts to read a recorded working set, which is taken over in every case, with at most one thread
+ * a CPU. NULL: it can't, and nothing depends on it. */
+struct prefetch *image_prefetch_start(struct pack_reader *hot);
+
+/* Ends one that no image has been given. NULL is allowed. */
+void image_prefetch_cancel(struct prefetch *prefetch);
+
+/* Puts its pages into an image, which takes it over. A page is put in only if the index says that
+ * it has contents, and what can't be read is left to others. Once, before the first clone; does
+ * nothing where there is no userfaultfd. NULL is allowed. */
+void image_prefetch(struct image *image, struct prefetch *prefetch);
 
 /* Waits until that is done. */
 void image_prefetch_wait(struct image *image);

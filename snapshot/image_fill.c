@@ -418,6 +418,7 @@ static void *read_ahead_thread(void *arg)
 {
     struct image *image = arg;
     struct fill_job job = {.image = image, .background = true, .lock = PTHREAD_MUTEX_INITIALIZER};
+    image_prefetch_let_run(image);
     work(&job, false);
     pthread_mutex_destroy(&job.lock);
     if (!atomic_load(&image->stopping))

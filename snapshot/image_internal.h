@@ -69,7 +69,7 @@ struct image {
     bool sealed;
 
     pthread_mutex_t threads_lock; /* guards the start of threads; taken first */
-    int stop_fd;                  /* eventfd: readable when the fault thread should end */
+    int stop_fd;                  /* eventfd: readable when threads should end */
     atomic_bool stopping;
     bool fault_thread_started;
     bool read_ahead_started;
@@ -148,7 +148,13 @@ void image_give_way(const struct image *image);
 
 void image_prefetch_describe(struct image *image, struct image_info *ret);
 
-/* Ends it early if image->stopping. */
+/* Waits until nothing is put in any more; false if that was so already. */
+bool image_prefetch_await(struct image *image);
+
+/* Leaves a guest whose working set is there alone for a moment. On the read-ahead thread. */
+void image_prefetch_let_run(struct image *image);
+
+/* Ends it early if image->stopping. When no other thread of the image is left. */
 void image_prefetch_fini(struct image *image);
 
 #endif

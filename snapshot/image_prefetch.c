@@ -4,6 +4,7 @@
 // had is passed over. Does not know where the recording came from.
 
 #include "image_internal.h"
+#include <poll.h>
 #include <string.h>
 #include <sys/sysinfo.h>
 #include <time.h>
@@ -17,18 +18,25 @@
 #define YIELD_NS  50000
 #define YIELD_MAX 20
 
+/* How long a guest is left alone after its working set is there, unless it needs so much else. */
+#define ALONE_MS      250
+#define ALONE_LOOK_MS 10
+#define ALONE_PAGES   256
+
 struct prefetch {
-    struct image *image;
     struct pack_reader *hot; /* owned */
     uint64_t start_ns;
+    atomic_bool cancelled;
     atomic_ullong pages; /* that were put in */
     atomic_ullong ns;
     atomic_ullong wait_ns;
     pthread_mutex_t lock; /* guards all below */
-    pthread_cond_t done;
-    uint64_t next; /* frame */
+    pthread_cond_t given; /* `image` is set, or it is cancelled */
+    pthread_cond_t done;  /* `running` has become 0 */
+    struct image *image;  /* does not change once it is set */
+    uint64_t next;        /* frame */
     unsigned running;
-    pthread_t threads[THREADS_MAX]; /* joined when the image goes */
+    pthread_t threads[THREADS_MAX]; /* joined at the end */
     unsigned thread_count;
 };
 
@@ -126,14 +134,33 @@ static bool read_piece(const struct prefetch *prefetch, const struct piece *piec
     return true;
 }
 
+/* Reading may begin before there is an image to put the pages into. NULL: there won't be one. */
+static struct image *await_image(struct prefetch *prefetch)
+{
+    pthread_mutex_lock(&prefetch->lock);
+    while (!prefetch->image && !atomic_load(&prefetch->cancelled))
+        pthread_cond_wait(&prefetch->given, &prefetch->lock);
+    struct image *image = prefetch->image;
+    pthread_mutex_unlock(&prefetch->lock);
+    return image;
+}
+
+static bool is_cancelled(const struct prefetch *prefetch, const struct image *image)
+{
+    return atomic_load(&prefetch->cancelled) || atomic_load(&image->stopping);
+}
+
 /* Negative: there is no use in going on. */
 static int use_piece(struct prefetch *prefetch, const struct piece *piece, const uint8_t *stored,
     struct frame_scratch *scratch)
 {
-    for (unsigned i = 0; i < piece->count && !atomic_load(&prefetch->image->stopping); i++) {
+    struct image *image = await_image(prefetch);
+    if (!image)
+        return -ECANCELED;
+    for (unsigned i = 0; i < piece->count && !is_cancelled(prefetch, image); i++) {
         struct frame_entry entry;
         pack_reader_entry(prefetch->hot, piece->frame + i, &entry);
-        image_give_way(prefetch->image);
+        image_give_way(image);
         int r = pack_decode_frame(prefetch->hot, piece->frame + i, stored, scratch, NULL);
         stored += entry.stored_bytes;
         if (r < 0)
@@ -142,7 +169,7 @@ static int use_piece(struct prefetch *prefetch, const struct piece *piece, const
         if (r < 0)
             return r;
     }
-    return 0;
+    return is_cancelled(prefetch, image) ? -ECANCELED : 0;
 }
 
 static void finish(struct prefetch *prefetch)
@@ -158,67 +185,105 @@ static void finish(struct prefetch *prefetch)
 static void *prefetch_thread(void *arg)
 {
     struct prefetch *prefetch = arg;
-    struct fill_scratch *scratch = image_take_scratch(prefetch->image);
-    if (scratch && !scratch->stored)
-        scratch->stored = malloc(READ_BYTES);
+    struct frame_scratch scratch = {0};
+    uint8_t *stored = malloc(READ_BYTES);
     struct piece piece;
-    while (scratch && scratch->stored && !atomic_load(&prefetch->image->stopping) &&
-           take_piece(prefetch, &piece)) {
-        if (!read_piece(prefetch, &piece, scratch->stored) ||
-            use_piece(prefetch, &piece, scratch->stored, &scratch->frame) < 0)
-            break;
-    }
-    if (scratch)
-        image_give_scratch(prefetch->image, scratch);
+    while (stored && take_piece(prefetch, &piece) && read_piece(prefetch, &piece, stored) &&
+           use_piece(prefetch, &piece, stored, &scratch) == 0)
+        ;
+    frame_scratch_fini(&scratch);
+    free(stored);
     finish(prefetch);
     return NULL;
 }
 
 /* --- Beginning and end ------------------------------------------------------------------------ */
 
-void image_prefetch(struct image *image, struct pack_reader *hot)
+static void prefetch_free(struct prefetch *prefetch)
 {
-    struct prefetch *prefetch = image->uffd >= 0 ? calloc(1, sizeof(*prefetch)) : NULL;
-    if (!prefetch || image_apart_init(image, NULL) < 0) {
-        free(prefetch);
-        pack_reader_close(hot);
+    for (unsigned i = 0; i < prefetch->thread_count; i++)
+        pthread_join(prefetch->threads[i], NULL);
+    pack_reader_close(prefetch->hot);
+    pthread_cond_destroy(&prefetch->given);
+    pthread_cond_destroy(&prefetch->done);
+    pthread_mutex_destroy(&prefetch->lock);
+    free(prefetch);
+}
+
+void image_prefetch_cancel(struct prefetch *prefetch)
+{
+    if (!prefetch)
         return;
+    pthread_mutex_lock(&prefetch->lock);
+    atomic_store(&prefetch->cancelled, true);
+    pthread_cond_broadcast(&prefetch->given);
+    pthread_mutex_unlock(&prefetch->lock);
+    prefetch_free(prefetch);
+}
+
+struct prefetch *image_prefetch_start(struct pack_reader *hot)
+{
+    struct prefetch *prefetch = calloc(1, sizeof(*prefetch));
+    if (!prefetch) {
+        pack_reader_close(hot);
+        return NULL;
     }
-    prefetch->image = image;
     prefetch->hot = hot;
     prefetch->start_ns = now_ns();
     pthread_mutex_init(&prefetch->lock, NULL);
+    pthread_cond_init(&prefetch->given, NULL);
     pthread_cond_init(&prefetch->done, NULL);
-    image->prefetch = prefetch;
+    uint64_t pieces = (pack_reader_frame_count(hot) + READ_FRAMES_MAX - 1) / READ_FRAMES_MAX;
     unsigned wanted = MIN((unsigned)MAX(get_nprocs(), 1), (unsigned)THREADS_MAX);
     prefetch->running = 1; /* this thread, until all are started */
-    for (unsigned i = 0; i < wanted; i++) {
+    while (prefetch->thread_count < MIN((uint64_t)wanted, pieces)) {
         pthread_mutex_lock(&prefetch->lock);
         prefetch->running++;
         pthread_mutex_unlock(&prefetch->lock);
-        if (image_start_thread(
-                &prefetch->threads[i], prefetch_thread, prefetch, "thaw-prefetch", NULL) < 0) {
+        pthread_t *thread = &prefetch->threads[prefetch->thread_count];
+        if (image_start_thread(thread, prefetch_thread, prefetch, "thaw-prefetch", NULL) < 0) {
             finish(prefetch);
             break;
         }
         prefetch->thread_count++;
     }
     finish(prefetch);
+    return prefetch;
+}
+
+void image_prefetch(struct image *image, struct prefetch *prefetch)
+{
+    if (!prefetch || image->uffd < 0 || image_apart_init(image, NULL) < 0) {
+        image_prefetch_cancel(prefetch);
+        return;
+    }
+    image->prefetch = prefetch;
+    pthread_mutex_lock(&prefetch->lock);
+    prefetch->image = image;
+    pthread_cond_broadcast(&prefetch->given);
+    pthread_mutex_unlock(&prefetch->lock);
+}
+
+bool image_prefetch_await(struct image *image)
+{
+    struct prefetch *prefetch = image->prefetch;
+    if (!prefetch)
+        return false;
+    pthread_mutex_lock(&prefetch->lock);
+    bool waits = prefetch->running > 0;
+    while (prefetch->running > 0)
+        pthread_cond_wait(&prefetch->done, &prefetch->lock);
+    pthread_mutex_unlock(&prefetch->lock);
+    return waits;
 }
 
 void image_prefetch_wait(struct image *image)
 {
-    struct prefetch *prefetch = image->prefetch;
-    if (!prefetch)
-        return;
     uint64_t start_ns = now_ns();
-    pthread_mutex_lock(&prefetch->lock);
-    bool waited = prefetch->running > 0;
-    while (prefetch->running > 0)
-        pthread_cond_wait(&prefetch->done, &prefetch->lock);
-    pthread_mutex_unlock(&prefetch->lock);
-    uint64_t ns = now_ns() - start_ns, most = atomic_load(&prefetch->wait_ns);
-    while (waited && ns > most && !atomic_compare_exchange_weak(&prefetch->wait_ns, &most, ns))
+    if (!image_prefetch_await(image))
+        return;
+    uint64_t ns = now_ns() - start_ns, most = atomic_load(&image->prefetch->wait_ns);
+    while (ns > most && !atomic_compare_exchange_weak(&image->prefetch->wait_ns, &most, ns))
         ;
 }
 
@@ -232,15 +297,23 @@ void image_prefetch_describe(struct image *image, struct image_info *ret)
     ret->prefetch_wait_ns = atomic_load(&prefetch->wait_ns);
 }
 
+/* Who decompresses the rest takes a processor from the guest, and the memory's bandwidth. A guest
+ * that needs much else after all is not left waiting. */
+void image_prefetch_let_run(struct image *image)
+{
+    struct pollfd stop = {.fd = image->stop_fd, .events = POLLIN};
+    image_prefetch_await(image);
+    if (!image->prefetch || atomic_load(&image->prefetch->pages) == 0)
+        return;
+    uint64_t before = atomic_load(&image->demand_pages);
+    for (unsigned ms = 0; ms < ALONE_MS && !atomic_load(&image->stopping) &&
+                          atomic_load(&image->demand_pages) - before < ALONE_PAGES;
+         ms += ALONE_LOOK_MS)
+        poll(&stop, 1, ALONE_LOOK_MS);
+}
+
 void image_prefetch_fini(struct image *image)
 {
-    struct prefetch *prefetch = image->prefetch;
-    if (!prefetch)
-        return;
-    for (unsigned i = 0; i < prefetch->thread_count; i++)
-        pthread_join(prefetch->threads[i], NULL);
-    pack_reader_close(prefetch->hot);
-    pthread_cond_destroy(&prefetch->done);
-    pthread_mutex_destroy(&prefetch->lock);
-    free(prefetch);
+    if (image->prefetch)
+        prefetch_free(image->prefetch);
 }

@@ -73,7 +73,7 @@ static json_t *describe_working_set(const struct contents *contents)
 {
     struct pack_reader *hot;
     struct thaw_error error;
-    if (hot_open(contents, &hot, &error) < 0)
+    if (hot_open(contents->snapshot, &hot, &error) < 0)
         return json_null();
     json_t *set = json_pack("{s:I, s:I}", "pages", (json_int_t)pack_reader_page_count(hot),
         "file_bytes", (json_int_t)pack_reader_file_bytes(hot));

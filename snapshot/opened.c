@@ -12,12 +12,14 @@ static void release_contents(void *data)
 }
 
 static int open_contents(struct thaw_image *image, struct thaw_store *store, const char *ref,
-    const char *holder, struct thaw_error *error)
+    const char *holder, const struct thaw_image_options *opt, struct thaw_error *error)
 {
     struct store_snapshot *snapshot;
     int r = store_get(store, ref, holder, &snapshot, error);
     if (r < 0)
         return r;
+    if (opt->mode == THAW_RESTORE_LAZY && opt->memory_fd <= 0)
+        working_set_start(image, snapshot, opt->flags);
     r = contents_open(snapshot, &image->contents, error);
     if (r < 0) {
         error_prefix(error, r, "snapshot %s", snapshot->manifest.name);
@@ -87,7 +89,7 @@ int thaw_image_open(thaw_env *env, thaw_store *store, const char *ref, const cha
         return error_errno(error, ENOMEM, "opening a snapshot");
     atomic_init(&image->references, 1);
     image->env = env_ref(env);
-    r = open_contents(image, store, ref, holder, error);
+    r = open_contents(image, store, ref, holder, &opt, error);
     if (r == 0) {
         r = open_state(image, error);
         if (r == 0)
@@ -113,6 +115,7 @@ void thaw_image_close(thaw_image *image)
 {
     if (!image || atomic_fetch_sub(&image->references, 1) > 1)
         return;
+    image_prefetch_cancel(image->prefetch);
     image_unref(image->ram);
     vm_state_free(image->state);
     contents_unref(image->contents);

@@ -17,8 +17,9 @@ struct thaw_image {
     struct contents *contents;
     struct vm_state *state;
     struct image *ram;
-    atomic_bool host_checked; /* this host has what the guest needs */
-    bool prefetch_async;      /* restores do not wait for the working set */
+    atomic_bool host_checked;  /* this host has what the guest needs */
+    struct prefetch *prefetch; /* until `ram` has it */
+    bool prefetch_async;       /* restores do not wait for the working set */
 };
 
 struct thaw_image *opened_ref(struct thaw_image *image);

@@ -18,22 +18,28 @@ uint32_t working_set_flags(uint32_t restore_flags)
     return flags;
 }
 
-int working_set_begin(struct thaw_image *image, uint32_t flags, struct thaw_error *error)
+void working_set_start(
+    struct thaw_image *image, const struct store_snapshot *snapshot, uint32_t flags)
 {
     struct pack_reader *hot;
     struct thaw_error why;
-    image->prefetch_async = flags & THAW_IMAGE_PREFETCH_ASYNC;
-    if (flags & THAW_IMAGE_RECORD)
-        return image_record(image->ram, error);
-    if (flags & THAW_IMAGE_NO_PREFETCH)
-        return 0;
-    int r = hot_open(image->contents, &hot, &why);
+    if (flags & (THAW_IMAGE_RECORD | THAW_IMAGE_NO_PREFETCH))
+        return;
+    int r = hot_open(snapshot, &hot, &why);
     if (r == 0)
-        image_prefetch(image->ram, hot);
+        image->prefetch = image_prefetch_start(hot);
     else if (r != -ENOENT)
         env_log(image->env, THAW_LOG_WARNING,
             "the recorded working set of snapshot %s is not used, which costs time only: %s",
-            image->contents->snapshot->manifest.name, why.message);
+            snapshot->manifest.name, why.message);
+}
+
+int working_set_begin(struct thaw_image *image, uint32_t flags, struct thaw_error *error)
+{
+    if (flags & THAW_IMAGE_RECORD)
+        return image_record(image->ram, error);
+    image->prefetch_async = flags & THAW_IMAGE_PREFETCH_ASYNC;
+    image_prefetch(image->ram, take_ptr(image->prefetch));
     return 0;
 }
 

@@ -186,7 +186,7 @@ static bool prefetch(struct world *world)
     struct pack_reader *hot;
     if (pack_reader_open(AT_FDCWD, world->hot_path, &hot_id, &hot, NULL) < 0)
         return false;
-    image_prefetch(world->image, hot);
+    image_prefetch(world->image, image_prefetch_start(hot));
     return true;
 }
 
@@ -488,7 +488,7 @@ Test(working_set, that_cannot_be_read_costs_time_only)
     make_hot(&world, 16, 1);
     cr_assert_eq(pack_reader_open(AT_FDCWD, world.hot_path, &hot_id, &hot, NULL), 0);
     atomic_store(&no_reads, true);
-    image_prefetch(world.image, hot);
+    image_prefetch(world.image, image_prefetch_start(hot));
     image_prefetch_wait(world.image);
     atomic_store(&no_reads, false);
     cr_assert_eq(image_pages(world.image), 0);
@@ -530,6 +530,47 @@ Test(working_set, being_prefetched_is_out_of_the_way_before_the_image_is_sealed_
     world_reopen(&world);
     atomic_store(&slow_reads_us, 10000);
     cr_assert(prefetch(&world));
+    world_fini(&world);
+}
+
+Test(working_set, is_read_before_there_is_an_image_and_may_get_none)
+{
+    struct world world;
+    struct pack_reader *hot;
+    world_init(&world);
+    make_hot(&world, 16, 1);
+    for (unsigned i = 0; i < 20; i++) {
+        cr_assert_eq(pack_reader_open(AT_FDCWD, world.hot_path, &hot_id, &hot, NULL), 0);
+        struct prefetch *unused = image_prefetch_start(hot);
+        usleep(i * 100);
+        image_prefetch_cancel(unused);
+    }
+    cr_assert_eq(pack_reader_open(AT_FDCWD, world.hot_path, &hot_id, &hot, NULL), 0);
+    struct prefetch *early = image_prefetch_start(hot);
+    usleep(10000);
+    image_prefetch(world.image, early);
+    image_prefetch_wait(world.image);
+    cr_assert(info_of(world.image).complete);
+    expect_all(&world);
+    world_fini(&world);
+}
+
+Test(working_set, leaves_the_guest_alone_with_it_but_not_for_ever)
+{
+    struct world world;
+    struct clone clone;
+    world_init(&world);
+    struct pack_writer *writer = start_hot(&world, 64);
+    add_hot(writer, SPACE_NUMBER_RAM, 1, world.ram + PAGE_BYTES);
+    end_hot(writer);
+    cr_assert(prefetch(&world));
+    attach(&clone, world.image);
+    cr_assert_eq(image_read_ahead(world.image, NULL), 0);
+    while (!info_of(world.image).complete)
+        usleep(1000);
+    cr_assert_eq(info_of(world.image).demand_pages, 0);
+    cr_assert_eq(memcmp(clone.mem.base, world.ram, RAM_BYTES), 0);
+    detach(&clone);
     world_fini(&world);
 }
 
