@@ -3,6 +3,7 @@
 
 #include "env.h"
 #include "options.h"
+#include "thread.h"
 #include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -27,6 +28,48 @@ static int check_kick_signal(int kick_signal, struct thaw_error *error)
     return 0;
 }
 
+static void *ask_host(void *data)
+{
+    struct thaw_env *env = data;
+    struct env_host *host = env->host;
+    host->result = cpu_x86_template(&env->kvm, &host->cpuid, &host->error);
+    if (host->result == 0)
+        host->result = msr_list_read(&env->kvm, &host->msrs, &host->error);
+    return NULL;
+}
+
+static int start_asking(struct thaw_env *env, struct thaw_error *error)
+{
+    env->host = calloc(1, sizeof(*env->host));
+    if (!env->host)
+        return error_errno(error, ENOMEM, "allocating an environment");
+    env->host_asked = thread_start(&env->host_thread, "thaw/host", ask_host, env) == 0;
+    if (!env->host_asked)
+        ask_host(env);
+    return 0;
+}
+
+static void end_asking(struct thaw_env *env)
+{
+    pthread_mutex_lock(&env->host_lock);
+    if (env->host_asked)
+        pthread_join(env->host_thread, NULL);
+    env->host_asked = false;
+    pthread_mutex_unlock(&env->host_lock);
+}
+
+int env_host(struct thaw_env *env, const struct env_host **ret, struct thaw_error *error)
+{
+    end_asking(env);
+    if (env->host->result < 0) {
+        if (error)
+            *error = env->host->error;
+        return env->host->result;
+    }
+    *ret = env->host;
+    return 0;
+}
+
 int thaw_env_new(const struct thaw_env_options *options, thaw_env **ret, struct thaw_error *error)
 {
     struct thaw_env_options opt = {0};
@@ -42,6 +85,7 @@ int thaw_env_new(const struct thaw_env_options *options, thaw_env **ret, struct 
     if (!env)
         return error_errno(error, ENOMEM, "allocating an environment");
     atomic_init(&env->references, 1);
+    pthread_mutex_init(&env->host_lock, NULL);
     env->kvm.fd = -1;
     env->log = opt.log;
     env->log_data = opt.log_data;
@@ -52,16 +96,8 @@ int thaw_env_new(const struct thaw_env_options *options, thaw_env **ret, struct 
         env->userfaultfd_fd = fcntl(opt.userfaultfd_fd, F_DUPFD_CLOEXEC, 3);
     r = env->overlay_dir ? kvm_open(&env->kvm, opt.kvm_fd, error)
                          : error_errno(error, ENOMEM, "allocating an environment");
-    if (r == 0) {
-        env->cpuid = calloc(1, sizeof(*env->cpuid));
-        r = env->cpuid ? cpu_x86_template(&env->kvm, env->cpuid, error)
-                       : error_errno(error, ENOMEM, "allocating CPUID tables");
-    }
-    if (r == 0) {
-        env->msrs = calloc(1, sizeof(*env->msrs));
-        r = env->msrs ? msr_list_read(&env->kvm, env->msrs, error)
-                      : error_errno(error, ENOMEM, "allocating the list of MSRs");
-    }
+    if (r == 0)
+        r = start_asking(env, error);
     if (r < 0) {
         env_unref(env);
         return r;
@@ -85,11 +121,12 @@ void env_unref(struct thaw_env *env)
 {
     if (!env || atomic_fetch_sub(&env->references, 1) > 1)
         return;
+    end_asking(env);
     kvm_close(&env->kvm);
     if (env->userfaultfd_fd >= 0)
         close(env->userfaultfd_fd);
-    free(env->cpuid);
-    free(env->msrs);
+    pthread_mutex_destroy(&env->host_lock);
+    free(env->host);
     free(env->overlay_dir);
     free(env);
 }

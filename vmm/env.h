@@ -4,8 +4,18 @@
 #define VMM_ENV_H
 
 #include "kvm_state.h"
+#include <pthread.h>
 #include <stdatomic.h>
 #include <thaw/env.h>
+
+/* What all VMs of this host have in common. KVM takes a millisecond to say what guests can have,
+ * longer than all else until a VM is needed: it is asked in the background. */
+struct env_host {
+    struct cpu_x86_cpuid cpuid; /* what guests are given, before it is made a vCPU's own */
+    struct msr_list msrs;       /* what is saved of each vCPU */
+    int result;
+    struct thaw_error error; /* if result is negative */
+};
 
 struct thaw_env {
     atomic_uint references; /* the caller's and one per VM */
@@ -13,15 +23,20 @@ struct thaw_env {
     thaw_log_fn log;
     void *log_data;
     char *overlay_dir;
-    struct cpu_x86_cpuid *cpuid; /* what guests are given, before it is made a vCPU's own */
-    struct msr_list *msrs;       /* what is saved of each vCPU */
-    atomic_uint tsc_khz;         /* of a new vCPU; 0: not asked yet */
+    struct env_host *host; /* written by host_thread, until it has ended */
+    pthread_t host_thread;
+    pthread_mutex_t host_lock; /* guards host_asked: host_thread runs, and is not joined yet */
+    bool host_asked;
+    atomic_uint tsc_khz; /* of a new vCPU; 0: not asked yet */
     int kick_signal;
     int userfaultfd_fd; /* the caller's /dev/userfaultfd, duplicated; -1: none */
 };
 
 struct thaw_env *env_ref(struct thaw_env *env);
 void env_unref(struct thaw_env *env);
+
+/* Waits until it is known. */
+int env_host(struct thaw_env *env, const struct env_host **ret, struct thaw_error *error);
 
 void env_log(const struct thaw_env *env, enum thaw_log_level level, const char *format, ...)
     _printf_(3, 4);

@@ -219,11 +219,14 @@ static int find_tsc_khz(struct thaw_vm *vm, uint32_t *ret_khz, struct thaw_error
 
 static int set_processors(struct thaw_vm *vm, struct thaw_error *error)
 {
+    const struct env_host *host;
     uint32_t tsc_khz;
     int r = find_tsc_khz(vm, &tsc_khz, error);
+    if (r == 0)
+        r = env_host(vm->env, &host, error);
     for (uint32_t i = 0; i < vm->vcpu_count && r == 0; i++)
-        r = vcpu_fresh_init(&vm->vcpus[i].fresh, vm->vcpus[i].fd, i, vm->vcpu_count, vm->env->cpuid,
-            tsc_khz, error);
+        r = vcpu_fresh_init(
+            &vm->vcpus[i].fresh, vm->vcpus[i].fd, i, vm->vcpu_count, &host->cpuid, tsc_khz, error);
     return r;
 }
 

@@ -30,11 +30,15 @@ void vm_state_free(struct vm_state *state)
 int vm_state_save(struct thaw_vm *vm, struct vm_state *state, struct thaw_error *error)
 {
     const struct kvm *kvm = &vm->env->kvm;
+    const struct env_host *host;
+    int r = env_host(vm->env, &host, error);
+    if (r < 0)
+        return r;
     machine_save(&vm->machine, &state->machine);
-    int r = vm_clock_save(vm->fd, &state->clock, error);
+    r = vm_clock_save(vm->fd, &state->clock, error);
     for (uint32_t i = 0; i < vm->vcpu_count && r == 0; i++)
         r = vcpu_state_save(
-            kvm, vm->vcpus[i].fd, vm->env->msrs, &state->clock, &state->vcpus[i], error);
+            kvm, vm->vcpus[i].fd, &host->msrs, &state->clock, &state->vcpus[i], error);
     return r < 0 ? r : vm_chips_save(vm->fd, &state->chips, error);
 }
 

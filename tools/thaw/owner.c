@@ -356,8 +356,6 @@ static int attach(struct owner *owner, struct thaw_error *error)
     if (rc == 0)
         rc = watch(
             owner, &owner->console_source, console_event_fd(owner->console), console_ready, error);
-    if (rc == 0)
-        rc = make_env(owner, error);
     return rc;
 }
 
@@ -389,8 +387,10 @@ static int set_up(struct owner *owner, struct thaw_error *error)
 {
     thaw_store *store = NULL;
     bool restored = owner->config.restore != NULL;
-    int rc = restored ? storage_open_path(owner->config.store, false, &store, error) : 0;
+    int rc = make_env(owner, error); /* first: it asks KVM for what takes long, in the background */
 
+    if (rc == 0 && restored)
+        rc = storage_open_path(owner->config.store, false, &store, error);
     if (rc == 0 && restored)
         rc = find_snapshot(owner, store, error);
     if (rc == 0)
