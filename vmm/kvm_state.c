@@ -412,17 +412,16 @@ int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct msr_list *m
 /* What a processor has when it is made: SDM volume 3, 10.1. Setting that again would change
  * nothing.
  */
-static bool is_first_mp_state(const struct vcpu_state *state, uint32_t index)
+static bool is_first_mp_state(const struct vcpu_state *state, const struct vcpu_fresh *fresh)
 {
     return state->mp_state.mp_state ==
-           (index == 0 ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_UNINITIALIZED);
+           (fresh->index == 0 ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_UNINITIALIZED);
 }
 
 static bool is_first_xcrs(const struct vcpu_state *state)
 {
     const struct kvm_xcrs *xcrs = &state->xcrs;
-    return xcrs->nr_xcrs == 0 ||
-           (xcrs->nr_xcrs == 1 && xcrs->xcrs[0].xcr == 0 && xcrs->xcrs[0].value == 1);
+    return xcrs->nr_xcrs == 1 && xcrs->xcrs[0].xcr == 0 && xcrs->xcrs[0].value == 1;
 }
 
 static bool is_first_debugregs(const struct vcpu_state *state)
@@ -440,7 +439,8 @@ static bool is_first_events(const struct vcpu_state *state)
     return memcmp(&events, &first, sizeof(first)) == 0;
 }
 
-static int restore_registers(const struct kvm *kvm, int vcpu_fd, uint32_t index,
+/* fresh NULL: it may have anything. */
+static int restore_registers(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fresh *fresh,
     struct vcpu_state *state, struct thaw_error *error)
 {
     static const struct step mp_state =
@@ -452,16 +452,17 @@ static int restore_registers(const struct kvm *kvm, int vcpu_fd, uint32_t index,
         STEP(KVM_SET_DEBUGREGS, debugregs, "setting a vCPU's debug registers");
     static const struct step lapic = STEP(KVM_SET_LAPIC, lapic, "setting a vCPU's local APIC");
 
-    int r = is_first_mp_state(state, index) ? 0 : run_step(vcpu_fd, &mp_state, state, error);
+    int r =
+        fresh && is_first_mp_state(state, fresh) ? 0 : run_step(vcpu_fd, &mp_state, state, error);
     if (r == 0)
         r = run_step(vcpu_fd, &regs, state, error);
     if (r == 0)
         r = restore_sregs(kvm, vcpu_fd, state, error);
-    if (r == 0 && !is_first_xcrs(state))
+    if (r == 0 && state->xcrs.nr_xcrs > 0 && !(fresh && is_first_xcrs(state)))
         r = run_step(vcpu_fd, &xcrs, state, error);
     if (r == 0)
         r = restore_xsave(kvm, vcpu_fd, state, error);
-    if (r == 0 && !is_first_debugregs(state))
+    if (r == 0 && !(fresh && is_first_debugregs(state)))
         r = run_step(vcpu_fd, &debugregs, state, error);
     return r < 0 ? r : run_step(vcpu_fd, &lapic, state, error);
 }
@@ -478,7 +479,7 @@ int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fre
     if (r == 0)
         r = restore_tsc_khz(kvm, vcpu_fd, fresh->tsc_khz, state->tsc_khz, error);
     if (r == 0)
-        r = restore_registers(kvm, vcpu_fd, fresh->index, source, error);
+        r = restore_registers(kvm, vcpu_fd, fresh, source, error);
     if (r == 0)
         r = restore_tsc(vcpu_fd, state->tsc + tsc_advance, host_tsc_now, error);
     if (r == 0)
