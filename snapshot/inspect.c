@@ -1,22 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Everything that a stored snapshot says of itself, as JSON. Checks no frame.
 
+#include "contents.h"
 #include "hot.h"
+#include "json_build.h"
 #include "state_file.h"
 #include <string.h>
 #include <thaw/snapshot.h>
-
-static int describe_manifest(
-    const struct manifest *manifest, json_t **ret, struct thaw_error *error)
-{
-    char *text _cleanup_free_ = NULL;
-    size_t bytes = 0;
-    int r = manifest_encode(manifest, &text, &bytes, error);
-    if (r < 0)
-        return r;
-    *ret = json_loadb(text, bytes, 0, NULL);
-    return *ret ? 0 : error_errno(error, ENOMEM, "describing a snapshot");
-}
 
 static bool is_own(const struct manifest *manifest, const struct wire_b16 *id)
 {
@@ -58,48 +48,59 @@ static json_t *describe_packs(const struct contents *contents)
         char name[33];
         uint64_t pages = pack_reader_page_count(pack), bytes = pack_reader_file_bytes(pack);
         contents_pack_name(pack_reader_id(pack), name);
-        json_array_append_new(
-            list, json_pack("{s:s, s:b, s:I, s:I, s:I, s:f}", "id", name, "own",
-                      is_own(&contents->snapshot->manifest, pack_reader_id(pack)), "file_bytes",
-                      (json_int_t)bytes, "pages", (json_int_t)pages, "frames",
-                      (json_int_t)pack_reader_frame_count(pack), "compression_ratio",
-                      bytes ? (double)(pages * FORMAT_PAGE_BYTES) / (double)bytes : 0.0));
+        json_build_append(
+            &list, json_pack("{s:s, s:b, s:I, s:I, s:I, s:f}", "id", name, "own",
+                       is_own(&contents->snapshot->manifest, pack_reader_id(pack)), "file_bytes",
+                       (json_int_t)bytes, "pages", (json_int_t)pages, "frames",
+                       (json_int_t)pack_reader_frame_count(pack), "compression_ratio",
+                       bytes ? (double)(pages * FORMAT_PAGE_BYTES) / (double)bytes : 0.0));
     }
     return list;
 }
 
-/* Null: there is none, or none that can be used. */
+/* JSON's null: there is none, or none that can be used. NULL: no memory. */
 static json_t *describe_working_set(const struct contents *contents)
 {
     struct pack_reader *hot;
     struct thaw_error error;
-    if (hot_open(contents->snapshot, &hot, &error) < 0)
-        return json_null();
+    int r = hot_open(contents->snapshot, &hot, &error);
+    if (r < 0)
+        return r == -ENOMEM ? NULL : json_null();
     json_t *set = json_pack("{s:I, s:I}", "pages", (json_int_t)pack_reader_page_count(hot),
         "file_bytes", (json_int_t)pack_reader_file_bytes(hot));
     pack_reader_close(hot);
     return set;
 }
 
-static int describe(const struct contents *contents, json_t **ret, struct thaw_error *error)
+static json_t *describe_spaces(const struct contents *contents)
 {
-    struct vm_state *state;
-    int r = contents_read_state(contents, &state, error);
-    if (r < 0)
-        return r;
+    json_t *list = json_array();
+    for (unsigned i = 0; i < contents->space_count; i++)
+        json_build_append(&list, describe_space(contents, i));
+    return list;
+}
+
+static int describe(const struct contents *contents, char **ret, struct thaw_error *error)
+{
+    struct vm_state *state = NULL;
     json_t *root = NULL;
-    r = describe_manifest(&contents->snapshot->manifest, &root, error);
+    int r = contents_read_state(contents, &state, error);
+    if (r == 0)
+        r = manifest_to_json(&contents->snapshot->manifest, &root, error);
     if (r == 0) {
-        json_t *spaces = json_array();
-        for (unsigned i = 0; i < contents->space_count; i++)
-            json_array_append_new(spaces, describe_space(contents, i));
-        json_object_set_new(root, "spaces", spaces);
-        json_object_set_new(root, "pack_files", describe_packs(contents));
-        json_object_set_new(root, "working_set", describe_working_set(contents));
-        json_object_set_new(root, "vmstate", state_file_describe(state));
+        json_build_set(&root, "spaces", describe_spaces(contents));
+        json_build_set(&root, "pack_files", describe_packs(contents));
+        json_build_set(&root, "working_set", describe_working_set(contents));
+        json_build_set(&root, "vmstate", state_file_describe(state));
+        size_t bytes;
+        char *text = json_build_text(root, JSON_INDENT(2), &bytes);
+        if (text)
+            *ret = text;
+        else
+            r = error_errno(error, ENOMEM, "describing a snapshot");
     }
+    json_decref(root);
     vm_state_free(state);
-    *ret = root;
     return r;
 }
 
@@ -108,7 +109,6 @@ int thaw_snapshot_inspect(
 {
     struct store_snapshot *snapshot;
     struct contents *contents;
-    json_t *root = NULL;
     int r = store_get(store, ref, "inspect", &snapshot, error);
     if (r < 0)
         return r;
@@ -117,15 +117,7 @@ int thaw_snapshot_inspect(
         store_put(snapshot);
         return r;
     }
-    r = describe(contents, &root, error);
-    if (r == 0) {
-        char *text = json_dumps(root, JSON_INDENT(2));
-        if (text)
-            *ret_json = text;
-        else
-            r = error_errno(error, ENOMEM, "describing a snapshot");
-    }
-    json_decref(root);
+    r = describe(contents, ret_json, error);
     contents_unref(contents);
     return r;
 }

@@ -2,6 +2,7 @@
 // Manifests: their grammar, their digest, and how they are written. Reading is manifest_decode.c's.
 
 #include "manifest.h"
+#include "json_build.h"
 #include <string.h>
 #include <xxhash.h>
 
@@ -117,7 +118,8 @@ int manifest_json_digest(const json_t *root, char ret[MANIFEST_DIGEST_BYTES])
     json_t *content = json_copy((json_t *)root); /* shallow: members are shared */
     XXH3_state_t *state = XXH3_createState();
     int r = -ENOMEM;
-    if (content && state) {
+    /* A copy that lacks members for want of memory is made as well. */
+    if (content && state && json_object_size(content) == json_object_size(root)) {
         json_object_del(content, "digest");
         XXH3_128bits_reset(state);
         if (json_dump_callback(content, hash_chunk, state, JSON_COMPACT | JSON_SORT_KEYS) == 0) {
@@ -157,8 +159,9 @@ static void put_string(struct encoder *e, json_t *object, const char *key, const
 {
     json_t *string = json_string(value);
     if (!string && value) {
-        json_t *unchecked = json_string_nocheck(value);
-        e->not_utf8 = e->not_utf8 || unchecked;
+        json_t *unchecked = json_string_nocheck(value); /* NULL: it was memory */
+        string = unchecked ? json_string(value) : NULL;
+        e->not_utf8 = e->not_utf8 || (unchecked && !string);
         json_decref(unchecked);
     }
     put(e, object, key, string);
@@ -272,6 +275,28 @@ static void put_files(struct encoder *e, json_t *root, const struct manifest *m)
         put_u64(e, stats, m->stats[i].name, m->stats[i].value);
 }
 
+static json_t *parse_once(const char *text, bool *ret_syntax)
+{
+    json_error_t problem = {0};
+    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &problem);
+    *ret_syntax = !root && manifest_is_syntax(&problem);
+    return root;
+}
+
+/* Twice: where jansson lacks the memory for a token, it takes another one's place. Returns NULL and
+ * stores -ENOMEM, or -EINVAL if the text is wrong. */
+static json_t *parse(const char *text, int *ret_r)
+{
+    bool wrong[2];
+    json_t *one = parse_once(text, &wrong[0]), *two = parse_once(text, &wrong[1]);
+    *ret_r = wrong[0] && wrong[1] ? -EINVAL : json_equal(one, two) ? 0 : -ENOMEM;
+    json_decref(two);
+    if (*ret_r == 0)
+        return one;
+    json_decref(one);
+    return NULL;
+}
+
 static int put_content(
     struct encoder *e, json_t *root, const struct manifest *m, struct thaw_error *error)
 {
@@ -279,7 +304,9 @@ static int put_content(
     int r = manifest_check_shape(text, strlen(text), error);
     if (r < 0)
         return error_set(error, -EINVAL, "manifest: metadata is too large or too deeply nested");
-    json_t *metadata = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    json_t *metadata = parse(text, &r);
+    if (r == -ENOMEM)
+        return error_errno(error, ENOMEM, "writing a snapshot's description");
     if (!json_is_object(metadata)) {
         json_decref(metadata);
         return error_set(error, -EINVAL, "manifest: metadata is not a JSON object");
@@ -311,37 +338,44 @@ static int check_text(const char *text, size_t bytes, struct thaw_error *error)
     return 0;
 }
 
-static int dump(
-    struct encoder *e, json_t *root, char **ret_text, size_t *ret_bytes, struct thaw_error *error)
+int manifest_to_json(const struct manifest *m, json_t **ret_root, struct thaw_error *error)
 {
+    struct encoder e = {0};
     char digest[MANIFEST_DIGEST_BYTES];
-    if (!e->failed && manifest_json_digest(root, digest) == 0)
-        put_string(e, root, "digest", digest);
+    json_t *root = json_object();
+    put_identity(&e, root, m);
+    int r = m->complete ? put_content(&e, root, m, error) : 0;
+    if (r == 0 && !e.failed && manifest_json_digest(root, digest) == 0)
+        put_string(&e, root, "digest", digest);
     else
-        e->failed = true;
-    _cleanup_free_ char *text = e->failed ? NULL : json_dumps(root, JSON_INDENT(1));
-    if (!text && e->not_utf8)
-        return error_set(error, -EINVAL, "writing a snapshot's description: a text is not UTF-8");
-    if (!text)
-        return error_errno(error, ENOMEM, "writing a snapshot's description");
-    size_t bytes = strlen(text);
-    int r = check_text(text, bytes, error);
-    if (r < 0)
-        return r;
-    *ret_text = take_ptr(text);
-    *ret_bytes = bytes;
-    return 0;
+        e.failed = true;
+    if (r == 0 && e.not_utf8)
+        r = error_set(error, -EINVAL, "writing a snapshot's description: a text is not UTF-8");
+    else if (r == 0 && e.failed)
+        r = error_errno(error, ENOMEM, "writing a snapshot's description");
+    if (r == 0)
+        *ret_root = root;
+    else
+        json_decref(root);
+    return r;
 }
 
 int manifest_encode(
     const struct manifest *m, char **ret_text, size_t *ret_bytes, struct thaw_error *error)
 {
-    struct encoder e = {0};
-    json_t *root = json_object();
-    put_identity(&e, root, m);
-    int r = m->complete ? put_content(&e, root, m, error) : 0;
-    if (r == 0)
-        r = dump(&e, root, ret_text, ret_bytes, error);
+    json_t *root;
+    int r = manifest_to_json(m, &root, error);
+    if (r < 0)
+        return r;
+    size_t bytes;
+    _cleanup_free_ char *text = json_build_text(root, JSON_INDENT(1), &bytes);
     json_decref(root);
-    return r;
+    if (!text)
+        return error_errno(error, ENOMEM, "writing a snapshot's description");
+    r = check_text(text, bytes, error);
+    if (r < 0)
+        return r;
+    *ret_text = take_ptr(text);
+    *ret_bytes = bytes;
+    return 0;
 }

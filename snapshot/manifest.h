@@ -132,6 +132,9 @@ void manifest_fini(struct manifest *m);
 int manifest_encode(
     const struct manifest *m, char **ret_text, size_t *ret_bytes, struct thaw_error *error);
 
+/* What manifest_encode makes text of, digest included. *ret_root is a new reference. */
+int manifest_to_json(const struct manifest *m, json_t **ret_root, struct thaw_error *error);
+
 /* Checks everything and fills *ret, which the caller then passes to manifest_fini. THAW_ECORRUPT
  * where the text is damaged or against the rules, -EOPNOTSUPP where it is of a version or has an
  * incompatible feature that this library does not know (named in the message), -ENOMEM. Any
@@ -154,6 +157,10 @@ void manifest_format_digest(const uint8_t canonical[16], char ret[MANIFEST_DIGES
 /* Whether JSON text is within the limits that bound a parser's recursion and memory; its syntax is
  * not judged. THAW_ECORRUPT if not. */
 int manifest_check_shape(const char *text, size_t bytes, struct thaw_error *error);
+
+/* Whether a parser's error, zeroed before, is one of syntax: for memory that it lacked, it mostly
+ * has no words. */
+bool manifest_is_syntax(const json_error_t *problem);
 
 /* The digest that belongs into root's member "digest": over the compact dump with sorted keys of
  * everything but that member. For this file's two halves, and for tests. */

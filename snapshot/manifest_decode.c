@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reading manifests, which are untrusted: every member is type-checked and bounded. Opens no file.
 
+#include "json_build.h"
 #include "manifest.h"
 #include <stdarg.h>
 #include <string.h>
@@ -326,10 +327,11 @@ static void decode_metadata(struct decoder *d, const json_t *root, struct manife
         return;
     if (depth_of(metadata) > MANIFEST_METADATA_DEPTH_MAX)
         bad(d, "\"metadata\" is nested more than %d deep", MANIFEST_METADATA_DEPTH_MAX);
-    m->metadata = json_dumps(metadata, JSON_COMPACT);
+    size_t bytes;
+    m->metadata = json_build_text(metadata, JSON_COMPACT, &bytes);
     if (!m->metadata)
         d->r = error_errno(d->error, ENOMEM, "%s: copying the metadata", what);
-    else if (strlen(m->metadata) > MANIFEST_METADATA_BYTES_MAX)
+    else if (bytes > MANIFEST_METADATA_BYTES_MAX)
         bad(d, "\"metadata\" is larger than %u bytes", MANIFEST_METADATA_BYTES_MAX);
 }
 
@@ -400,20 +402,22 @@ int manifest_check_shape(const char *text, size_t bytes, struct thaw_error *erro
     return 0;
 }
 
-int manifest_decode(struct manifest *ret, const char *text, size_t bytes, struct thaw_error *error)
+bool manifest_is_syntax(const json_error_t *problem)
+{
+    enum json_error_code code = json_error_code(problem);
+    return code != json_error_out_of_memory && code != json_error_unknown;
+}
+
+static int decode(struct manifest *ret, const char *text, size_t bytes, struct thaw_error *error)
 {
     struct decoder d = {.error = error};
     struct manifest m = {0};
-    json_error_t syntax = {0};
-    d.r = manifest_check_shape(text, bytes, error);
-    json_t *root = d.r < 0 ? NULL : json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &syntax);
-    /* The parser has no words for memory that it could not get to begin with. */
-    if (!root && d.r == 0 &&
-        (json_error_code(&syntax) == json_error_out_of_memory ||
-            json_error_code(&syntax) == json_error_unknown))
+    json_error_t problem = {0};
+    json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &problem);
+    if (!root && !manifest_is_syntax(&problem))
         d.r = error_errno(error, ENOMEM, "%s: reading it", what);
     else if (!root)
-        bad(&d, "line %d: %s", syntax.line, syntax.text);
+        bad(&d, "line %d: %s", problem.line, problem.text);
     else if (!json_is_object(root))
         bad(&d, "it is not a JSON object");
     check_envelope(&d, root, &m);
@@ -431,4 +435,15 @@ int manifest_decode(struct manifest *ret, const char *text, size_t bytes, struct
     }
     *ret = m;
     return 0;
+}
+
+/* Where jansson lacks the memory for a token, or for a part of one, it goes on with another.
+ * Without memory the second look fails otherwise. */
+int manifest_decode(struct manifest *ret, const char *text, size_t bytes, struct thaw_error *error)
+{
+    int r = manifest_check_shape(text, bytes, error);
+    if (r < 0)
+        return r;
+    r = decode(ret, text, bytes, error);
+    return r == THAW_ECORRUPT ? decode(ret, text, bytes, error) : r;
 }

@@ -4,6 +4,7 @@
 #include "state_file.h"
 #include "check.h"
 #include "file_header.h"
+#include "json_build.h"
 #include "state_records.h"
 #include <inttypes.h>
 
@@ -295,7 +296,7 @@ static json_t *describe_field(const struct state_field *field, const char *objec
         return describe_bytes((const uint8_t *)at, field->count);
     json_t *values = json_array();
     for (uint16_t i = 0; i < field->count; i++)
-        json_array_append_new(values, describe_value(at + (size_t)i * field->width, field->width));
+        json_build_append(&values, describe_value(at + (size_t)i * field->width, field->width));
     return values;
 }
 
@@ -311,7 +312,7 @@ static json_t *describe_element(const struct state_record *record, const char *o
 {
     json_t *fields = json_object();
     for (size_t i = 0; i < record->field_count; i++)
-        json_object_set_new(fields, short_name(record, record->fields[i].name),
+        json_build_set(&fields, short_name(record, record->fields[i].name),
             describe_field(&record->fields[i], object));
     return fields;
 }
@@ -325,7 +326,7 @@ static json_t *describe_object(const struct state_record *record, const char *ob
         return describe_bytes((const uint8_t *)object + record->array_off, elements);
     json_t *list = json_array();
     for (uint32_t i = 0; i < elements; i++)
-        json_array_append_new(list, describe_element(record, object + element_off(record, i)));
+        json_build_append(&list, describe_element(record, object + element_off(record, i)));
     return list;
 }
 
@@ -339,9 +340,9 @@ json_t *state_file_describe(const struct vm_state *state)
             state_record_instances(record, state->vcpu_count, state->machine.disk_count);
         json_t *list = json_array();
         for (uint32_t n = 0; n < instances; n++)
-            json_array_append_new(
-                list, describe_object(record, state_record_object(record, source, n)));
-        json_object_set_new(all, record->name, list);
+            json_build_append(
+                &list, describe_object(record, state_record_object(record, source, n)));
+        json_build_set(&all, record->name, list);
     }
     return all;
 }

@@ -27,6 +27,13 @@ enum store_place {
 
 extern const char *const store_place_names[STORE_PLACES];
 
+/* Whether an error is this process's lack of memory or descriptors, and says nothing of what is
+ * stored. */
+static inline bool store_is_lack(int r)
+{
+    return r == -ENOMEM || r == -EMFILE || r == -ENFILE;
+}
+
 /* Constant after opening, so any thread may use it. */
 struct thaw_store {
     atomic_uint references;

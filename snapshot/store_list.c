@@ -110,7 +110,7 @@ static enum thaw_snapshot_state state_of(enum store_place place)
     return states[place];
 }
 
-static void read_entry(struct entry *entry, enum store_place place, int fd)
+static int read_entry(struct entry *entry, enum store_place place, int fd)
 {
     struct thaw_error error = {0};
     struct manifest m;
@@ -123,12 +123,15 @@ static void read_entry(struct entry *entry, enum store_place place, int fd)
             r = error_set(&error, THAW_ECORRUPT, "its manifest is that of an unfinished one");
         manifest_fini(&m);
     }
+    if (store_is_lack(r))
+        return r;
     if (place == STORE_FAILED && (store_read_error(fd, entry->error) < 0 || !entry->error[0]))
         snprintf(entry->error, sizeof(entry->error), "its record does not say why");
     if (r < 0 && place == STORE_SNAPSHOTS) {
         entry->info.state = THAW_SNAPSHOT_DAMAGED;
         memcpy(entry->error, error.message, sizeof(entry->error));
     }
+    return 0;
 }
 
 static struct entry *new_entry(const char *id, enum store_place place)
@@ -180,10 +183,11 @@ static int add_snapshot(const struct thaw_store *store, enum store_place place, 
     struct entry *entry = new_entry(id, place);
     if (!entry)
         return -ENOMEM;
-    read_entry(entry, place, fd);
+    int r = read_entry(entry, place, fd);
     entry->info.hot_bytes = hot_bytes(store, id);
     /* Read while it was being removed, it would look damaged. */
-    int r = fs_is_at(dirfd, id, fd) ? append(list, entry) : -ENOENT;
+    if (r == 0)
+        r = fs_is_at(dirfd, id, fd) ? append(list, entry) : -ENOENT;
     if (r < 0)
         free(entry);
     return r == -ENOENT ? 0 : r;

@@ -38,15 +38,18 @@ static int claim(struct recovery *rec, enum store_place place, const char *id)
     return -1;
 }
 
-/* Whether nothing but the last move is missing. */
-static bool is_complete(const char *id, int fd)
+/* 1 if nothing but the last move is missing, 0 if more is, negative if that can't be told now. */
+static int is_complete(const char *id, int fd)
 {
     struct manifest m;
-    if (store_read_manifest(fd, id, &m, NULL) < 0)
-        return false;
-    bool complete = m.complete && store_check_files(fd, &m, NULL) == 0 && fs_sync(fd) == 0;
+    int r = store_read_manifest(fd, id, &m, NULL);
+    if (r < 0)
+        return store_is_lack(r) ? r : 0;
+    r = m.complete ? store_check_files(fd, &m, NULL) : -ENOENT;
+    if (r == 0)
+        r = fs_sync(fd);
     manifest_fini(&m);
-    return complete;
+    return store_is_lack(r) ? r : r == 0;
 }
 
 static int recover_creation(void *data, const char *id)
@@ -57,16 +60,20 @@ static int recover_creation(void *data, const char *id)
     _cleanup_unlock_ int fd = claim(rec, STORE_CREATING, id);
     if (fd < 0)
         return 0;
-    bool marked = store_read_error(fd, text) != -ENOENT;
+    int error = store_read_error(fd, text);
+    bool marked = error != -ENOENT;
     int named = store_has_name(store, id);
-    int r = named;
-    if (named == 0 && !marked) {
+    int complete = named > 0 && !marked ? is_complete(id, fd) : 0;
+    int r = store_is_lack(error) ? error : MIN(named, complete);
+    if (r < 0) {
+        ; /* the next recovery may see more */
+    } else if (named == 0 && !marked) {
         r = fs_remove_dir(store->places[STORE_CREATING], id, fd);
         rec->did.removed += r == 0;
-    } else if (named > 0 && !marked && is_complete(id, fd)) {
+    } else if (complete) {
         r = store_move(store, id, STORE_CREATING, STORE_SNAPSHOTS);
         rec->did.finished += r == 0;
-    } else if (named >= 0) {
+    } else {
         r = store_fail(store, id, fd, orphaned, NULL);
         rec->did.failed += r == 0;
     }
