@@ -44,6 +44,8 @@ static void free_image(struct image *image)
     /* The mapping before the descriptor: unregistered, it would plant zeros when touched. */
     if (image->filler)
         munmap(image->filler, image->bytes);
+    if (atomic_load(&image->view))
+        munmap((void *)(uintptr_t)atomic_load(&image->view), image->bytes);
     if (image->uffd >= 0)
         close(image->uffd);
     if (image->fd >= 0)

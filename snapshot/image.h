@@ -149,6 +149,12 @@ typedef void (*image_bad_fn)(void *data, const char *detail);
 int image_attach(struct image *image, struct mem *mem, image_bad_fn bad, void *data,
     struct image_clone **ret, struct thaw_error *error);
 
+/* 0, or why the image is of no use for another clone: a frame that is bad. */
+int image_check(struct image *image, struct thaw_error *error);
+
+/* Puts the memory of a clone back to what it was when it was attached. Nothing runs. */
+int image_reset(struct image_clone *clone, struct thaw_error *error);
+
 /* Takes the view away from `mem` again, whose range stays reserved. vCPUs and I/O threads must have
  * parked or ended: they are served until then, and must not touch `mem` any more. NULL is allowed.
  * Before mem_fini. Not from a callback. */

@@ -173,7 +173,7 @@ static int present(void *data, uint64_t ram_off, uint64_t bytes)
 
 /* --- Attaching and detaching ------------------------------------------------------------------ */
 
-static int refuse_bad(struct image *image, struct thaw_error *error)
+int image_check(struct image *image, struct thaw_error *error)
 {
     pthread_mutex_lock(&image->lock);
     int r = image->frames_bad == 0
@@ -216,7 +216,7 @@ int image_attach(struct image *image, struct mem *mem, image_bad_fn bad, void *d
             "an image of %" PRIu64 " MiB does not fit a VM of %" PRIu64 " MiB", image->bytes / MIB,
             mem->bytes / MIB);
     const struct image_fill_options all = {0};
-    int r = refuse_bad(image, error);
+    int r = image_check(image, error);
     if (r == 0 && image->uffd < 0 && !atomic_load(&image->complete))
         r = image_fill_all(image, &all, error);
     if (r < 0)
@@ -266,4 +266,17 @@ void image_detach(struct image_clone *clone)
     image_unref(clone->image);
     free((void *)clone->zeroed);
     free(clone);
+}
+
+/* --- Resetting -------------------------------------------------------------------------------- */
+
+int image_reset(struct image_clone *clone, struct thaw_error *error)
+{
+    bool dropped = false;
+    int r = image_put_back(clone->image, clone->mem, &dropped, error);
+    /* Zeros that were mapped may be gone. */
+    if (dropped && clone->zeroed)
+        for (uint64_t i = 0; i < (clone->mem->bytes / PAGE_BYTES + 63) / 64; i++)
+            atomic_store_explicit(&clone->zeroed[i], 0, memory_order_relaxed);
+    return r;
 }

@@ -54,7 +54,8 @@ struct image {
     uint8_t *filler;
     int uffd; /* for the filler's mapping and those of all clones */
 
-    atomic_bool complete;    /* every page that the index maps is there */
+    _Atomic(const uint8_t *) view; /* read-only, for image_view; NULL: none yet */
+    atomic_bool complete;          /* every page that the index maps is there */
     atomic_uint demands;     /* how many threads want a frame now: the background steps aside */
     pthread_mutex_t lock;    /* guards all below */
     pthread_cond_t filled;   /* a frame has left FILLING */
@@ -104,6 +105,11 @@ static inline bool image_frame_is_present(const struct image *image, unsigned pa
     return atomic_load_explicit(&image->packs[pack].states[frame], memory_order_acquire) ==
            FRAME_PRESENT;
 }
+
+/* Makes the private pages of `mem`, a view of the image, what the image has. *ret_dropped says
+ * whether mappings were dropped, of pages that were not private as well. */
+int image_put_back(
+    struct image *image, struct mem *mem, bool *ret_dropped, struct thaw_error *error);
 
 /* Takes the filler's mapping away and seals the memfd, once the image is complete. */
 int image_seal(struct image *image, struct thaw_error *error);

@@ -2,9 +2,9 @@
 // Makes a VM from an opened snapshot: the order of it. Memory, disks and state are each
 // elsewhere's.
 
+#include "restore.h"
 #include "disk_source.h"
 #include "lineage.h"
-#include "opened.h"
 #include "options.h"
 #include "pool.h"
 #include "working_set.h"
@@ -27,11 +27,6 @@ struct base_override {
 };
 
 /* --- Memory ----------------------------------------------------------------------------------- */
-
-struct clone_memory {
-    struct thaw_image *image;
-    struct image_clone *clone;
-};
 
 static void free_memory(void *data)
 {

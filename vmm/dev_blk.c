@@ -394,6 +394,18 @@ void blk_save(struct blk *blk, struct blk_state *ret)
     pthread_mutex_unlock(&blk->virtio.lock);
 }
 
+void blk_reset(struct blk *blk, const struct blk_state *state)
+{
+    pthread_mutex_lock(&blk->virtio.lock);
+    virtio_mmio_reset_locked(&blk->virtio, &state->virtio);
+    blk->full_told = false;
+    blk->crowded = false;
+    blk->retry_count = 0;
+    blk->parked_count = state->parked_count;
+    memcpy(blk->parked, state->parked, state->parked_count * sizeof(blk->parked[0]));
+    pthread_mutex_unlock(&blk->virtio.lock);
+}
+
 struct disk *blk_disk(const struct blk *blk)
 {
     return blk->disk;

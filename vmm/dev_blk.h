@@ -60,6 +60,10 @@ void blk_resume(struct blk *blk);
 /* The device is paused and the engine was drained. */
 void blk_save(struct blk *blk, struct blk_state *ret);
 
+/* Puts the device back into a state that it was made with. It is paused and the engine was drained.
+ */
+void blk_reset(struct blk *blk, const struct blk_state *state);
+
 struct disk *blk_disk(const struct blk *blk);
 
 #endif

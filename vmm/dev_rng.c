@@ -101,6 +101,11 @@ void rng_resume(struct rng *rng)
     pthread_mutex_unlock(&rng->virtio.lock);
 }
 
+void rng_reset(struct rng *rng, const struct virtio_mmio_state *state)
+{
+    virtio_mmio_reset(&rng->virtio, state);
+}
+
 void rng_save(struct rng *rng, struct virtio_mmio_state *ret)
 {
     virtio_mmio_save(&rng->virtio, ret);

@@ -22,6 +22,9 @@ void rng_free(struct rng *rng);
  * are set, before vCPUs run. */
 void rng_resume(struct rng *rng);
 
+/* Back into a state that it was made with. No vCPU runs. */
+void rng_reset(struct rng *rng, const struct virtio_mmio_state *state);
+
 /* No vCPU runs. */
 void rng_save(struct rng *rng, struct virtio_mmio_state *ret);
 

@@ -173,17 +173,22 @@ static void bus_side_write(void *device, uint64_t offset, const uint8_t *data, u
 
 const struct bus_ops serial_bus_ops = {.read = bus_side_read, .write = bus_side_write};
 
+static void set_state(struct serial *serial, const struct serial_state *state)
+{
+    serial->state = *state;
+    /* Whatever a snapshot says, the FIFO stays within bounds. */
+    serial->state.fifo_head %= SERIAL_FIFO_BYTES;
+    serial->state.fifo_count = MIN(serial->state.fifo_count, (uint16_t)SERIAL_FIFO_BYTES);
+}
+
 void serial_init(struct serial *serial, struct irq_line irq, thaw_console_fn output,
     void *output_data, const struct serial_state *state)
 {
     *serial = (struct serial){.irq = irq, .output = output, .output_data = output_data};
     pthread_mutex_init(&serial->lock, NULL);
-    if (state) {
-        serial->state = *state;
-        /* Whatever a snapshot says, the FIFO stays within bounds. */
-        serial->state.fifo_head %= SERIAL_FIFO_BYTES;
-        serial->state.fifo_count = MIN(serial->state.fifo_count, (uint16_t)SERIAL_FIFO_BYTES);
-    } else
+    if (state)
+        set_state(serial, state);
+    else
         serial->state.dll = 1; /* 115200 baud, as firmware leaves it */
 }
 
@@ -196,6 +201,13 @@ void serial_save(struct serial *serial, struct serial_state *ret)
 {
     pthread_mutex_lock(&serial->lock);
     *ret = serial->state;
+    pthread_mutex_unlock(&serial->lock);
+}
+
+void serial_reset(struct serial *serial, const struct serial_state *state)
+{
+    pthread_mutex_lock(&serial->lock);
+    set_state(serial, state);
     pthread_mutex_unlock(&serial->lock);
 }
 

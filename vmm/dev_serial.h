@@ -32,6 +32,9 @@ void serial_init(struct serial *serial, struct irq_line irq, thaw_console_fn out
     void *output_data, const struct serial_state *state);
 void serial_fini(struct serial *serial);
 
+/* Back into a saved state. The interrupt line follows with serial_resume. */
+void serial_reset(struct serial *serial, const struct serial_state *state);
+
 void serial_save(struct serial *serial, struct serial_state *ret);
 
 /* Takes as much input as fits; returns how much. Any thread. */

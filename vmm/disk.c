@@ -121,6 +121,26 @@ void disk_push_overlay(struct disk *disk, struct disk_overlay *overlay)
     disk->overlay = overlay;
 }
 
+bool disk_is_unwritten(const struct disk *disk, const struct disk_layer *layers)
+{
+    const struct disk_overlay *overlay = disk->overlay;
+    return overlay->layer.below == layers && !overlay->used && overlay->sync_error == 0;
+}
+
+void disk_replace_overlays(
+    struct disk *disk, struct disk_layer *layers, struct disk_overlay *overlay)
+{
+    struct disk_layer *dropped = disk->top;
+    struct disk_layer *last = dropped;
+    while (last->below != layers)
+        last = last->below;
+    last->below = NULL;
+    overlay->layer.below = layers;
+    disk->top = &overlay->layer;
+    disk->overlay = overlay;
+    disk_layer_free_stack(dropped);
+}
+
 /* Where the first bytes of [off, off + bytes) are, and how many of them are there. */
 static struct place locate(const struct disk *disk, uint64_t off, uint64_t bytes)
 {

@@ -72,6 +72,14 @@ struct disk_layer *disk_top(const struct disk *disk);
  * from now on. The disk is not read-only. */
 void disk_push_overlay(struct disk *disk, struct disk_overlay *overlay);
 
+/* True if one overlay lies on `layers`, and it is as good as a new one. Nothing is in flight. */
+bool disk_is_unwritten(const struct disk *disk, const struct disk_layer *layers);
+
+/* Frees all layers above `layers`, which is one of the disk's, and puts a new overlay there. The
+ * same conditions as for disk_push_overlay. */
+void disk_replace_overlays(
+    struct disk *disk, struct disk_layer *layers, struct disk_overlay *overlay);
+
 /* Starts a request. On the io thread. */
 void disk_submit(struct disk *disk, struct disk_request *request);
 

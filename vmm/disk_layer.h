@@ -66,6 +66,7 @@ struct disk_overlay {
     int fd;
     uint64_t blocks;
     uint64_t *held; /* a bit a block; the io thread's until the overlay is frozen */
+    bool used;      /* it holds something; like `held` */
     bool frozen;    /* no longer written */
     bool synced;    /* frozen, and on stable storage */
     int sync_error; /* the first failure of fdatasync, which no later success takes back; or 0 */

@@ -117,6 +117,7 @@ bool disk_overlay_holds(const struct disk_overlay *overlay, uint64_t block)
 
 void disk_overlay_hold(struct disk_overlay *overlay, uint64_t block, uint64_t count)
 {
+    overlay->used = true;
     for (uint64_t b = block; b < block + count; b++)
         overlay->held[b / 64] |= (uint64_t)1 << (b % 64);
 }

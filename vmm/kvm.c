@@ -82,6 +82,17 @@ static const char *find_backend(void)
     return "kvm";
 }
 
+/* Modules that keep shadows of page tables where the processor could do better were told to. */
+static bool walks_page_tables(const char *backend)
+{
+    const char *path = strcmp(backend, "kvm_amd") == 0     ? "/sys/module/kvm_amd/parameters/npt"
+                       : strcmp(backend, "kvm_intel") == 0 ? "/sys/module/kvm_intel/parameters/ept"
+                                                           : NULL;
+    _cleanup_close_ int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    char value = 'Y';
+    return fd < 0 || read(fd, &value, 1) != 1 || (value != 'N' && value != '0');
+}
+
 static void ask_once(struct kvm *kvm)
 {
     int vcpus = kvm_check(kvm, KVM_CAP_MAX_VCPUS);
@@ -93,6 +104,7 @@ static void ask_once(struct kvm *kvm)
     kvm->has_identity_map = kvm_check(kvm, KVM_CAP_SET_IDENTITY_MAP_ADDR);
     kvm->has_tss = kvm_check(kvm, KVM_CAP_SET_TSS_ADDR);
     kvm->backend = find_backend();
+    kvm->walks_page_tables = walks_page_tables(kvm->backend);
 }
 
 int kvm_open(struct kvm *kvm, int fd, struct thaw_error *error)

@@ -15,6 +15,9 @@ struct kvm {
     bool has_identity_map, has_tss; /* calls to place them */
     const char *backend; /* which implementation answers, a constant: "kvm_amd", "kvm_intel",
                             "kvm_pvm", else "kvm" */
+    /* Guests' page tables are walked anew, by the processor or an emulator, so that memory may be
+     * exchanged under a guest that ran. Else KVM keeps shadows of them, which would not change. */
+    bool walks_page_tables;
 };
 
 /* One capability that is asked for by number. */

@@ -25,6 +25,18 @@
 //   MSRs          TSC_DEADLINE last
 //   VCPU_EVENTS   after all that could clear them
 //   PIT, clock, PICs, IOAPIC   after the vCPUs; SET_CLOCK after a vCPU has run hangs guests
+//
+// Restoring again, into vCPUs that ran but are parked: the same, with less and more.
+//   CPUID, TSC_KHZ   have not changed, since no guest can; KVM forbids setting them again
+//   MP_STATE      is read first: INIT and SIPI that were on their way are then processed, and what
+//                 they do is overwritten instead of overwriting
+//   SREGS         twice, with CR0.TS the other way round first: translations that a vCPU has cached
+//                 outlive an exchange of the page tables' bytes, and KVM drops them only if a
+//                 control register changes
+//   LAPIC         twice, the first time without a count: where its timer changes from the deadline
+//                 mode to another, KVM forgets the count that it was just given
+//   clock         may be set after all, since no vCPU sees it move
+//
 // Device interrupt lines are driven again after that, or the controllers' state would undo them.
 
 #include "kvm_state.h"
@@ -34,6 +46,10 @@
 #include <time.h>
 #include <x86intrin.h>
 
+#define CR0_TS            0x8u
+#define LAPIC_LVT_TIMER   0x320u
+#define LAPIC_DEADLINE    0x40000u /* the timer's mode, in its LVT */
+#define LAPIC_TIMER_COUNT 0x380u
 #define MSR_TSC           0x10u
 #define MSR_TSC_DEADLINE  0x6e0u
 #define TSC_TOLERANCE_PPM 250u
@@ -319,10 +335,11 @@ static int save_sregs(
     return 0;
 }
 
-static int restore_sregs(
-    const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *state, struct thaw_error *error)
+static int restore_sregs(const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *state,
+    uint64_t cr0_flip, struct thaw_error *error)
 {
     struct kvm_sregs2 wide = state->sregs;
+    wide.cr0 ^= cr0_flip;
     struct kvm_sregs narrow = {SREGS_BOTH(&wide)};
     int r = kvm->sregs2 ? ioctl(vcpu_fd, KVM_SET_SREGS2, &wide)
                         : ioctl(vcpu_fd, KVM_SET_SREGS, &narrow);
@@ -439,7 +456,6 @@ static bool is_first_events(const struct vcpu_state *state)
     return memcmp(&events, &first, sizeof(first)) == 0;
 }
 
-/* fresh NULL: it may have anything. */
 static int restore_registers(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fresh *fresh,
     struct vcpu_state *state, struct thaw_error *error)
 {
@@ -457,7 +473,7 @@ static int restore_registers(const struct kvm *kvm, int vcpu_fd, const struct vc
     if (r == 0)
         r = run_step(vcpu_fd, &regs, state, error);
     if (r == 0)
-        r = restore_sregs(kvm, vcpu_fd, state, error);
+        r = restore_sregs(kvm, vcpu_fd, state, 0, error);
     if (r == 0 && state->xcrs.nr_xcrs > 0 && !(fresh && is_first_xcrs(state)))
         r = run_step(vcpu_fd, &xcrs, state, error);
     if (r == 0)
@@ -467,7 +483,8 @@ static int restore_registers(const struct kvm *kvm, int vcpu_fd, const struct vc
     return r < 0 ? r : run_step(vcpu_fd, &lapic, state, error);
 }
 
-int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fresh *fresh,
+/* All but what a vCPU is. fresh NULL: it may have anything. */
+static int restore_contents(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fresh *fresh,
     const struct vcpu_state *state, uint64_t host_tsc_now, uint64_t tsc_advance,
     struct thaw_error *error)
 {
@@ -475,16 +492,12 @@ int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fre
     /* KVM only reads through these pointers, though its calls don't say so. */
     struct vcpu_state *source = (struct vcpu_state *)(uintptr_t)state;
 
-    int r = restore_cpuid(vcpu_fd, fresh, state, error);
-    if (r == 0)
-        r = restore_tsc_khz(kvm, vcpu_fd, fresh->tsc_khz, state->tsc_khz, error);
-    if (r == 0)
-        r = restore_registers(kvm, vcpu_fd, fresh, source, error);
+    int r = restore_registers(kvm, vcpu_fd, fresh, source, error);
     if (r == 0)
         r = restore_tsc(vcpu_fd, state->tsc + tsc_advance, host_tsc_now, error);
     if (r == 0)
         r = restore_msrs(vcpu_fd, state, error);
-    if (r == 0 && !is_first_events(state))
+    if (r == 0 && !(fresh && is_first_events(state)))
         r = run_step(vcpu_fd, &events, source, error);
     return r;
 }
@@ -504,6 +517,49 @@ void vcpu_fresh_fini(struct vcpu_fresh *fresh)
 {
     free(fresh->cpuid);
     *fresh = (struct vcpu_fresh){0};
+}
+
+int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fresh *fresh,
+    const struct vcpu_state *state, uint64_t host_tsc_now, uint64_t tsc_advance,
+    struct thaw_error *error)
+{
+    int r = restore_cpuid(vcpu_fd, fresh, state, error);
+    if (r == 0)
+        r = restore_tsc_khz(kvm, vcpu_fd, fresh->tsc_khz, state->tsc_khz, error);
+    return r < 0 ? r
+                 : restore_contents(kvm, vcpu_fd, fresh, state, host_tsc_now, tsc_advance, error);
+}
+
+static uint32_t lapic_register(const struct kvm_lapic_state *lapic, unsigned offset)
+{
+    uint32_t value;
+    memcpy(&value, lapic->regs + offset, sizeof(value));
+    return value;
+}
+
+static int change_timer_mode(int vcpu_fd, const struct vcpu_state *state, struct thaw_error *error)
+{
+    if (lapic_register(&state->lapic, LAPIC_TIMER_COUNT) == 0 ||
+        (lapic_register(&state->lapic, LAPIC_LVT_TIMER) & LAPIC_DEADLINE))
+        return 0;
+    struct kvm_lapic_state stopped = state->lapic;
+    memset(stopped.regs + LAPIC_TIMER_COUNT, 0, sizeof(uint32_t));
+    if (ioctl(vcpu_fd, KVM_SET_LAPIC, &stopped) < 0)
+        return failed("stopping a vCPU's timer", error);
+    return 0;
+}
+
+int vcpu_state_reset(const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *state,
+    uint64_t host_tsc_now, uint64_t tsc_advance, struct thaw_error *error)
+{
+    struct kvm_mp_state ignored;
+    if (ioctl(vcpu_fd, KVM_GET_MP_STATE, &ignored) < 0)
+        return failed("reading a vCPU's run state", error);
+    int r = restore_sregs(kvm, vcpu_fd, state, CR0_TS, error);
+    if (r == 0)
+        r = change_timer_mode(vcpu_fd, state, error);
+    return r < 0 ? r
+                 : restore_contents(kvm, vcpu_fd, NULL, state, host_tsc_now, tsc_advance, error);
 }
 
 /* --- Interrupt controllers and timer ---------------------------------------------------------- */

@@ -86,6 +86,11 @@ int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fre
 /* True if the guest has told KVM where it keeps a clock. */
 bool vcpu_state_has_kvmclock(const struct vcpu_state *state);
 
+/* Puts a vCPU back into a state that it was put into before. It is parked; all vCPUs are, and guest
+ * memory is as it was in that state already. */
+int vcpu_state_reset(const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *state,
+    uint64_t host_tsc_now, uint64_t tsc_advance, struct thaw_error *error);
+
 /* Timer, kvmclock, then interrupt controllers. After the vCPUs, before any of them runs. */
 int vm_chips_restore(
     int vm_fd, const struct vm_chips *state, uint64_t kvmclock_ns, struct thaw_error *error);

@@ -109,6 +109,15 @@ void machine_save(struct machine *machine, struct machine_state *ret)
         blk_save(machine->disks[i].blk, &ret->disks[i]);
 }
 
+void machine_reset(struct machine *machine, const struct machine_state *state)
+{
+    serial_reset(&machine->serial, &state->serial);
+    rng_reset(machine->rng, &state->rng);
+    for (unsigned i = 0; i < machine->disk_count; i++)
+        blk_reset(machine->disks[i].blk, &state->disks[i]);
+    machine->ged_irq.level = false;
+}
+
 void machine_pause(struct machine *machine)
 {
     for (unsigned i = 0; i < machine->disk_count; i++)

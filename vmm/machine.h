@@ -112,6 +112,10 @@ int machine_init(struct machine *machine, int vm_fd, struct mem *mem,
 /* The devices' state. The machine is paused, and no vCPU runs. */
 void machine_save(struct machine *machine, struct machine_state *ret);
 
+/* Puts the devices back into the state that they were made with. The machine is paused. Their disks
+ * are the caller's matter. */
+void machine_reset(struct machine *machine, const struct machine_state *state);
+
 /* Frees the devices. No vCPU runs. Zeroes are allowed. */
 void machine_fini(struct machine *machine);
 

@@ -144,6 +144,28 @@ void mem_forbid(struct mem *mem, uint64_t ram_off, uint64_t bytes)
         mprotect(mem->base, mem->bytes, PROT_NONE);
 }
 
+int mem_discard(struct mem *mem, uint64_t ram_off, uint64_t bytes, struct thaw_error *error)
+{
+    if (madvise(mem->base + ram_off, bytes, MADV_DONTNEED) < 0)
+        return error_errno(error, errno, "dropping what a guest wrote to its memory");
+    return 0;
+}
+
+void mem_put_back(struct mem *mem, uint64_t ram_off, uint64_t bytes, const void *from)
+{
+    if (from)
+        memcpy(mem->base + ram_off, from, bytes);
+    else
+        memset(mem->base + ram_off, 0, bytes);
+}
+
+void mem_forget_dirty(struct mem *mem)
+{
+    for (size_t i = 0; i < dirty_words(mem); i++)
+        if (atomic_load_explicit(&mem->host_dirty[i], memory_order_relaxed))
+            atomic_store_explicit(&mem->host_dirty[i], 0, memory_order_relaxed);
+}
+
 int mem_unmap(struct mem *mem, struct thaw_error *error)
 {
     int r = mem->vacant ? 0 : map_all(mem, PROT_NONE, MAP_ANONYMOUS, -1);

@@ -69,6 +69,15 @@ int mem_allow(struct mem *mem, struct thaw_error *error);
  * a touch. The presenter refuses these pages to host code. Any thread. */
 void mem_forbid(struct mem *mem, uint64_t ram_off, uint64_t bytes);
 
+/* Makes [ram_off, ram_off + bytes), whole pages, what they were when the view was mapped. discard
+ * drops the private pages: the next touch finds the file's. put_back keeps them, and overwrites
+ * them with what the file has there (NULL: zeros); no mark is left. Nothing runs. */
+int mem_discard(struct mem *mem, uint64_t ram_off, uint64_t bytes, struct thaw_error *error);
+void mem_put_back(struct mem *mem, uint64_t ram_off, uint64_t bytes, const void *from);
+
+/* Forgets which pages this process has written. Nothing runs. */
+void mem_forget_dirty(struct mem *mem);
+
 /* Takes away what is behind the range, which stays reserved. Nothing may use it any more. */
 int mem_unmap(struct mem *mem, struct thaw_error *error);
 

@@ -26,20 +26,7 @@ struct pm_scan_arg {
 #define ENTRY_SWAPPED (1ull << 62)
 #define ENTRY_PRESENT (1ull << 63)
 
-static void set_range(uint64_t *bits, uint64_t first, uint64_t end)
-{
-    for (uint64_t i = first; i < end;) {
-        if (i % 64 == 0 && end - i >= 64) {
-            bits[i / 64] = UINT64_MAX;
-            i += 64;
-        } else {
-            bits[i / 64] |= (uint64_t)1 << (i % 64);
-            i++;
-        }
-    }
-}
-
-static int by_scan(int fd, uint64_t base, uint64_t bytes, uint64_t *bits)
+static int by_scan(int fd, uint64_t base, uint64_t bytes, pagemap_run_fn found, void *data)
 {
     struct page_region regions[512];
     struct pm_scan_arg scan = {
@@ -60,16 +47,22 @@ static int by_scan(int fd, uint64_t base, uint64_t bytes, uint64_t *bits)
         if (count < 0)
             return -errno;
         for (int i = 0; i < count; i++)
-            set_range(
-                bits, (regions[i].start - base) / PAGE_BYTES, (regions[i].end - base) / PAGE_BYTES);
+            if (!found(data, (regions[i].start - base) / PAGE_BYTES,
+                    (regions[i].end - regions[i].start) / PAGE_BYTES))
+                return 0;
         scan.start = scan.walk_end;
     }
     return 0;
 }
 
+static bool entry_is_private(uint64_t entry)
+{
+    return (entry & (ENTRY_PRESENT | ENTRY_SWAPPED)) && !(entry & ENTRY_FILE);
+}
+
 /* Without the newer call, pages of zeros that were only read are taken for private: that costs
  * looking at them. */
-static int by_entries(int fd, uint64_t base, uint64_t bytes, uint64_t *bits)
+static int by_entries(int fd, uint64_t base, uint64_t bytes, pagemap_run_fn found, void *data)
 {
     uint64_t entries[4096];
     uint64_t pages = bytes / PAGE_BYTES;
@@ -82,21 +75,46 @@ static int by_entries(int fd, uint64_t base, uint64_t bytes, uint64_t *bits)
         if (got < (ssize_t)sizeof(entries[0]))
             return got < 0 ? -errno : -EIO;
         uint64_t count = (uint64_t)got / sizeof(entries[0]);
-        for (uint64_t i = 0; i < count; i++)
-            if ((entries[i] & (ENTRY_PRESENT | ENTRY_SWAPPED)) && !(entries[i] & ENTRY_FILE))
-                set_range(bits, page + i, page + i + 1);
+        for (uint64_t i = 0, end; i < count; i = end + 1) {
+            for (end = i; end < count && entry_is_private(entries[end]);)
+                end++;
+            if (end > i && !found(data, page + i, end - i))
+                return 0;
+        }
         page += count;
     }
     return 0;
 }
 
-int pagemap_private(const void *base, uint64_t bytes, uint64_t *bits, struct thaw_error *error)
+int pagemap_find_private(
+    const void *base, uint64_t bytes, pagemap_run_fn found, void *data, struct thaw_error *error)
 {
     _cleanup_close_ int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return error_errno(error, errno, "opening /proc/self/pagemap");
-    int r = by_scan(fd, (uintptr_t)base, bytes, bits);
+    int r = by_scan(fd, (uintptr_t)base, bytes, found, data);
     if (r == -ENOTTY || r == -EINVAL || r == -ENOSYS)
-        r = by_entries(fd, (uintptr_t)base, bytes, bits);
+        r = by_entries(fd, (uintptr_t)base, bytes, found, data);
     return r < 0 ? error_errno(error, -r, "reading which pages of the guest are private") : 0;
+}
+
+static bool set_range(void *data, uint64_t page, uint64_t count)
+{
+    uint64_t *bits = data;
+    uint64_t end = page + count;
+    for (uint64_t i = page; i < end;) {
+        if (i % 64 == 0 && end - i >= 64) {
+            bits[i / 64] = UINT64_MAX;
+            i += 64;
+        } else {
+            bits[i / 64] |= (uint64_t)1 << (i % 64);
+            i++;
+        }
+    }
+    return true;
+}
+
+int pagemap_private(const void *base, uint64_t bytes, uint64_t *bits, struct thaw_error *error)
+{
+    return pagemap_find_private(base, bytes, set_range, bits, error);
 }

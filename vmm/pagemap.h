@@ -5,9 +5,15 @@
 
 #include "error.h"
 
-/* Sets bit n of `bits` for each page n of [base, base + bytes) that is private: in memory or
- * swapped out, not a page of the mapped file, and not the shared page of zeros. Other bits are left
- * as they are. Faults nothing in. base is page-aligned. */
+/* Told of pages [page, page + count) that are private, in order. False: that is enough. */
+typedef bool (*pagemap_run_fn)(void *data, uint64_t page, uint64_t count);
+
+/* Finds the pages of [base, base + bytes) that are private: in memory or swapped out, not a page of
+ * the mapped file, and not the shared page of zeros. Faults nothing in. base is page-aligned. */
+int pagemap_find_private(
+    const void *base, uint64_t bytes, pagemap_run_fn found, void *data, struct thaw_error *error);
+
+/* The same: sets bit n of `bits` for each private page n. Other bits are left as they are. */
 int pagemap_private(const void *base, uint64_t bytes, uint64_t *bits, struct thaw_error *error);
 
 #endif

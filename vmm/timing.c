@@ -25,6 +25,7 @@ int thaw_vm_get_timing(thaw_vm *vm, struct thaw_vm_timing *timing)
     size_t bytes = timing->size;
     if (bytes < sizeof(timing->size))
         return -EINVAL;
+    pthread_mutex_lock(&vm->lock); /* a reset makes them new ones */
     struct thaw_vm_timing all = {
         .size = bytes,
         .request_ns = vm->timing.request_ns,
@@ -33,6 +34,7 @@ int thaw_vm_get_timing(thaw_vm *vm, struct thaw_vm_timing *timing)
         .memory_ns = vm->timing.memory_ns,
         .state_ns = vm->timing.state_ns,
     };
+    pthread_mutex_unlock(&vm->lock);
     for (uint32_t i = 0; i < vm->shape.vcpu_count; i++) {
         all.first_run_ns = earlier(all.first_run_ns, &vm->vcpus[i].first_run_ns);
         all.first_exit_ns = earlier(all.first_exit_ns, &vm->vcpus[i].first_exit_ns);

@@ -328,6 +328,13 @@ void vcpu_order(struct vcpu *vcpu, enum vcpu_order order)
         pthread_cond_signal(&vcpu->order_changed);
 }
 
+void vcpu_forget(struct vcpu *vcpu)
+{
+    _Atomic uint64_t *const all[] = {&vcpu->exits, &vcpu->first_run_ns, &vcpu->first_exit_ns};
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+        atomic_store_explicit(all[i], 0, memory_order_relaxed);
+}
+
 bool vcpu_is_parked(struct vcpu *vcpu)
 {
     pthread_mutex_lock(&vcpu->lock);

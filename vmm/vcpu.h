@@ -70,4 +70,7 @@ void vcpu_fini(struct vcpu *vcpu);
 void vcpu_order(struct vcpu *vcpu, enum vcpu_order order);
 bool vcpu_is_parked(struct vcpu *vcpu);
 
+/* Counts and times begin anew. It is parked. */
+void vcpu_forget(struct vcpu *vcpu);
+
 #endif

@@ -317,8 +317,7 @@ int virtio_mmio_init(struct virtio_mmio *virtio, const struct virtio_env *env,
         if (!state_is_possible(virtio, state))
             return error_set(
                 error, THAW_ECORRUPT, "making %s: its saved state contradicts itself", info->name);
-        virtio->state = *state;
-        virtio->irq.level = state->interrupt_status != 0;
+        virtio_mmio_reset_locked(virtio, state);
     }
     int r = bus_add(env->mmio, MACHINE_VIRTIO_GPA + (uint64_t)env->slot * MACHINE_VIRTIO_STRIDE,
         MACHINE_VIRTIO_STRIDE, &mmio_ops, virtio, info->name, error);
@@ -336,6 +335,19 @@ void virtio_mmio_save(struct virtio_mmio *virtio, struct virtio_mmio_state *ret)
 {
     pthread_mutex_lock(&virtio->lock);
     *ret = virtio->state;
+    pthread_mutex_unlock(&virtio->lock);
+}
+
+void virtio_mmio_reset_locked(struct virtio_mmio *virtio, const struct virtio_mmio_state *state)
+{
+    virtio->state = *state;
+    virtio->irq.level = state->interrupt_status != 0;
+}
+
+void virtio_mmio_reset(struct virtio_mmio *virtio, const struct virtio_mmio_state *state)
+{
+    pthread_mutex_lock(&virtio->lock);
+    virtio_mmio_reset_locked(virtio, state);
     pthread_mutex_unlock(&virtio->lock);
 }
 

@@ -78,6 +78,11 @@ int virtio_mmio_init(struct virtio_mmio *virtio, const struct virtio_env *env,
 /* No vCPU runs any more. */
 void virtio_mmio_fini(struct virtio_mmio *virtio);
 
+/* Puts a device that is still back into a state that it was made with. KVM is told the interrupt
+ * level by virtio_mmio_sync_irq. */
+void virtio_mmio_reset(struct virtio_mmio *virtio, const struct virtio_mmio_state *state);
+void virtio_mmio_reset_locked(struct virtio_mmio *virtio, const struct virtio_mmio_state *state);
+
 /* The state, consistent if no vCPU runs and nothing is in flight. Takes the lock. */
 void virtio_mmio_save(struct virtio_mmio *virtio, struct virtio_mmio_state *ret);
 

@@ -498,6 +498,61 @@ void vm_release(struct thaw_vm *vm, bool run)
     pthread_mutex_unlock(&vm->api_lock);
 }
 
+/* What has ended can be put back, unless its memory is what is wrong. */
+static int check_resettable_locked(struct thaw_vm *vm, struct thaw_error *error)
+{
+    if (vm->state == THAW_VM_FAILED && vm->reason == THAW_REASON_MEMORY)
+        return error_set(error, THAW_ESTATE,
+            "VM %s cannot be reset, since its memory cannot be provided: %s", vm->name, vm->detail);
+    return vm->state == THAW_VM_CREATED ? refuse(vm, "reset", error) : 0;
+}
+
+int vm_pause_for_reset(struct thaw_vm *vm, struct thaw_error *error)
+{
+    pthread_mutex_lock(&vm->lock);
+    int r = check_resettable_locked(vm, error);
+    if (r == 0 && vm->state == THAW_VM_RUNNING)
+        set_state_locked(vm, THAW_VM_PAUSED, THAW_REASON_REQUEST, "");
+    if (r == 0)
+        wait_parked_locked(vm);
+    if (r == 0)
+        r = check_resettable_locked(vm, error);
+    pthread_mutex_unlock(&vm->lock);
+    if (r == 0)
+        machine_pause(&vm->machine);
+    return r;
+}
+
+void vm_begin_reset(struct thaw_vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    if (is_final(vm->state))
+        set_state_locked(vm, THAW_VM_PAUSED, THAW_REASON_REQUEST, "");
+    pthread_mutex_unlock(&vm->lock);
+}
+
+int vm_end_reset(struct thaw_vm *vm, int r, const struct timing *timing, struct thaw_error *error)
+{
+    char detail[THAW_VM_DETAIL_BYTES];
+    snprintf(detail, sizeof(detail), "it could not be reset: %.220s", r < 0 ? error->message : "");
+    pthread_mutex_lock(&vm->lock);
+    if (is_final(vm->state)) {
+        r = error_set(error, vm->reason == THAW_REASON_MEMORY ? THAW_ECORRUPT : THAW_EGUEST,
+            "VM %s ended while it was reset: %s", vm->name, vm->detail);
+    } else if (r < 0) {
+        set_state_locked(vm, THAW_VM_FAILED, THAW_REASON_KVM, detail);
+    } else {
+        for (uint32_t i = 0; i < vm->vcpu_count; i++)
+            vcpu_forget(&vm->vcpus[i]);
+        vm->timing = *timing;
+        vm->exit_status = vm->mark = 0;
+        vm->mark_count = 0;
+        set_state_locked(vm, THAW_VM_PAUSED, THAW_REASON_REQUEST, "");
+    }
+    pthread_mutex_unlock(&vm->lock);
+    return r;
+}
+
 int thaw_vm_pause(thaw_vm *vm, struct thaw_error *error)
 {
     bool was_running;

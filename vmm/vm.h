@@ -48,7 +48,6 @@ struct thaw_vm {
     struct machine machine;
     struct vm_disk disks[THAW_DISKS_MAX];
     struct vm_attachment attachment; /* guarded by api_lock */
-    struct timing timing;            /* written before anyone else has the VM */
     /* Takes over from thaw_vm_free, which has stopped the VM, and calls vm_destroy; NULL: none. */
     void (*reap)(void *data, struct thaw_vm *vm);
     void *reap_data;
@@ -65,6 +64,7 @@ struct thaw_vm {
     uint32_t exit_status;
     uint32_t mark;
     uint64_t mark_count;
+    struct timing timing;
     int full_disk; /* which found no room while the VM was about to run; -1: none */
 };
 
@@ -113,6 +113,17 @@ void vm_release(struct thaw_vm *vm, bool run);
 /* The same for a VM that is PAUSED or STOPPED; THAW_ESTATE otherwise. vm_release(vm, false) ends
  * it. */
 int vm_hold_still(struct thaw_vm *vm, struct thaw_error *error);
+
+/* For putting a VM back into the state that it was restored with; the caller holds api_lock
+ * throughout. vm_pause_for_reset pauses it whatever state it is in: nothing runs and nothing is in
+ * flight afterwards. THAW_ESTATE if its memory can't be provided.
+ *
+ * From vm_begin_reset on the VM is PAUSED and no longer what it was. vm_end_reset gives it a new
+ * life, unless it ended meanwhile (as in vm_set_restored), or ends it if `r` is an error; it
+ * returns the VM's fate, and needs an error to say it in. */
+int vm_pause_for_reset(struct thaw_vm *vm, struct thaw_error *error);
+void vm_begin_reset(struct thaw_vm *vm);
+int vm_end_reset(struct thaw_vm *vm, int r, const struct timing *timing, struct thaw_error *error);
 
 /* Ends the VM as if its guest had done what it can't go on from. Any thread that holds none of the
  * VM's locks. */

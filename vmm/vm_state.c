@@ -56,19 +56,23 @@ static uint64_t ns_to_ticks(uint64_t ns, uint32_t khz)
     return (uint64_t)((unsigned __int128)ns * khz / 1000000u);
 }
 
+/* again: into vCPUs that have run. */
 static int restore_kvm(struct thaw_vm *vm, const struct vm_state *state,
-    enum vm_clock_policy policy, struct thaw_error *error)
+    enum vm_clock_policy policy, bool again, struct thaw_error *error)
 {
+    const struct kvm *kvm = &vm->env->kvm;
     uint64_t advance_ns = elapsed_ns(&state->clock, policy);
     uint64_t now = host_tsc();
     for (uint32_t i = 0; i < vm->vcpu_count; i++) {
-        const struct vcpu_state *vcpu = &state->vcpus[i];
-        int r = vcpu_state_restore(&vm->env->kvm, vm->vcpus[i].fd, &vm->vcpus[i].fresh, vcpu, now,
-            ns_to_ticks(advance_ns, vcpu->tsc_khz), error);
+        const struct vcpu_state *from = &state->vcpus[i];
+        struct vcpu *vcpu = &vm->vcpus[i];
+        uint64_t ticks = ns_to_ticks(advance_ns, from->tsc_khz);
+        int r = again ? vcpu_state_reset(kvm, vcpu->fd, from, now, ticks, error)
+                      : vcpu_state_restore(kvm, vcpu->fd, &vcpu->fresh, from, now, ticks, error);
         if (r < 0)
             return error_prefix(error, r, "restoring vCPU %u", i);
-        vcpu_fresh_fini(&vm->vcpus[i].fresh);
-        vm->vcpus[i].has_kvmclock = vcpu_state_has_kvmclock(vcpu);
+        vcpu_fresh_fini(&vcpu->fresh);
+        vcpu->has_kvmclock = vcpu_state_has_kvmclock(from);
     }
     return vm_chips_restore(vm->fd, &state->chips, state->clock.kvmclock_ns + advance_ns, error);
 }
@@ -79,7 +83,7 @@ int vm_state_restore(struct thaw_vm *vm, const struct vm_state *state,
     if (state->vcpu_count != vm->vcpu_count)
         return error_set(error, THAW_ECORRUPT, "the state is of %u vCPUs, the VM has %u",
             state->vcpu_count, vm->vcpu_count);
-    int r = restore_kvm(vm, state, policy, error);
+    int r = restore_kvm(vm, state, policy, false, error);
     if (r == 0)
         r = vm_add_machine(vm, devices, &state->machine, error);
     if (r == 0)
@@ -89,4 +93,17 @@ int vm_state_restore(struct thaw_vm *vm, const struct vm_state *state,
     /* Only now: restoring the controllers would have undone it. */
     vmgenid_notify(&vm->machine.ged_irq);
     return vm_set_restored(vm, error);
+}
+
+int vm_state_reset(struct thaw_vm *vm, const struct vm_state *state, enum vm_clock_policy policy,
+    struct thaw_error *error)
+{
+    int r = restore_kvm(vm, state, policy, true, error);
+    if (r < 0)
+        return r;
+    machine_reset(&vm->machine, &state->machine);
+    r = vmgenid_renew(&vm->mem, error);
+    if (r == 0)
+        vmgenid_notify(&vm->machine.ged_irq);
+    return r;
 }

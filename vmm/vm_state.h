@@ -32,4 +32,10 @@ int vm_state_save(struct thaw_vm *vm, struct vm_state *state, struct thaw_error 
 int vm_state_restore(struct thaw_vm *vm, const struct vm_state *state,
     const struct vm_devices *devices, enum vm_clock_policy policy, struct thaw_error *error);
 
+/* Puts a VM that vm_state_restore made from this state, and whose memory and disks are as they were
+ * then, back into it, with a new generation id. After vm_begin_reset. If it fails the VM is in no
+ * state at all. */
+int vm_state_reset(struct thaw_vm *vm, const struct vm_state *state, enum vm_clock_policy policy,
+    struct thaw_error *error);
+
 #endif

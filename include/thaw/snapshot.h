@@ -156,6 +156,26 @@ struct thaw_restore_options {
 THAW_API int thaw_restore(thaw_env *env, thaw_store *store, const char *ref,
     const struct thaw_restore_options *options, thaw_vm **ret, struct thaw_error *error);
 
+struct thaw_reset_options {
+    size_t size;
+    enum thaw_clock clock;
+    uint32_t flags; /* 0 */
+};
+
+/* Puts a VM that was restored back to its snapshot, as if it were freed and restored again, but in
+ * a fraction of the time: it is PAUSED afterwards, its memory, disks, devices, processors and
+ * clocks are the snapshot's, its generation id is a new one, and its counters begin at 0.
+ * Everything that the guest did meanwhile is dropped, and so is what snapshots of it since were
+ * relative to: the next diff is relative to the snapshot that the VM came from. The VM may be
+ * RUNNING (it is paused first), PAUSED, STOPPED or FAILED. options may be NULL.
+ *
+ * THAW_ESTATE if the VM was not restored from a snapshot, or its memory could not be provided
+ * (THAW_REASON_MEMORY); -EBUSY while a snapshot of it is being taken; THAW_EHOST if this host's KVM
+ * cannot do it. If there is no room for new disk overlays nothing is changed either, but that the
+ * VM is paused if it was RUNNING. After any later failure it is FAILED, and may be reset again. */
+THAW_API int thaw_vm_reset(
+    thaw_vm *vm, const struct thaw_reset_options *options, struct thaw_error *error);
+
 /* --- Comparing memory ------------------------------------------------------------------------- */
 
 #define THAW_DIGEST_BYTES 42 /* "xxh3-128:", 32 hexadecimal characters, and the final zero */

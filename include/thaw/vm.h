@@ -9,7 +9,7 @@
  *   any of these  ---->  FAILED   (the guest or the host did what cannot be continued)
  *
  * STOPPED and FAILED are final; `reason` and `detail` of thaw_vm_info say why. The VM's memory and
- * devices stay readable until thaw_vm_free.
+ * devices stay readable until thaw_vm_free. Only thaw_vm_reset (snapshot.h) leads back from there.
  *
  * Threads: calls on different VMs are independent. Calls on one VM may come from any thread and are
  * serialised inside, except thaw_vm_free, which must be the last call. Callbacks run on threads of
@@ -132,9 +132,9 @@ struct thaw_vm_info {
 /* Fills *info. Never blocks on the guest. */
 THAW_API int thaw_vm_get_info(thaw_vm *vm, struct thaw_vm_info *info);
 
-/* When the steps of a VM's way from a snapshot to its first exit were done: nanoseconds of
- * CLOCK_MONOTONIC, each at the end of its step, in the order of the fields. 0: not done, or not
- * yet; a VM that was booted has the last two only. */
+/* When the steps of a VM's way from a snapshot, by restore or reset, to its first exit were done:
+ * nanoseconds of CLOCK_MONOTONIC, each at the end of its step, in the order of the fields. 0: not
+ * done, or not yet; a VM that was booted has the last two only. */
 struct thaw_vm_timing {
     size_t size;            /* set by the caller; fields that lie beyond it are not written */
     uint64_t request_ns;    /* thaw_restore or thaw_image_restore was called */
