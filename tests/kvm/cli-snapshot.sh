@@ -10,7 +10,7 @@ cd "$(dirname "$0")/../.." || exit 1
 . tests/kvm/lib/snapshot.sh
 
 # Help.
-for command in snapshot restore ls inspect verify flatten rm; do
+for command in snapshot restore reset ls inspect verify flatten rm; do
     "$THAW" "$command" --help >"$work/out" 2>"$work/err" </dev/null
     same "$command --help: status 0, on stdout only" "0 1 0" \
         "$? $(grep -c '^usage: thaw ' "$work/out") $(wc -l <"$work/err")"
@@ -60,7 +60,19 @@ same "ps shows where they came from" 2 "$("$THAW" ps | grep -cE ' base +d3$')"
 check "a snapshot of a clone" "$THAW" snapshot r1 --name c1
 same "is a diff of what it was restored from" "true $(id_of d3) base r1" \
     "$("$THAW" snapshot r2 --name c2 --json | jq -r '"\(.diff) \(.parent) \(.template) \(.source)"' | sed 's/r2$/r1/')"
-"$THAW" stop r1 r2
+# Back to what they were restored from.
+first=$(first_tick r1)
+same "reset --json prints the VM" "r1 paused 0" \
+    "$("$THAW" reset r1 --json | jq -r '"\(.name) \(.state) \(.marks)"')"
+check "reset takes several names, and a paused VM" "$THAW" reset r1 r2 --clock host
+check "they go on" "$THAW" resume r1 r2
+check "from the snapshot" soon ticked_on r1
+same "with the same count again" "$first" "$(first_tick r1)"
+refused "another clock policy" 2 "no clock policy" "$THAW" reset r1 --clock never
+"$THAW" run --name booted --guest tick --detach </dev/null
+refused "a VM that was booted has nothing to go back to" 1 "not restored" "$THAW" reset booted
+check "and runs on" has_state booted running
+"$THAW" stop r1 r2 booted
 
 # Ancestors may go.
 check "rm of several, by name and by id" "$THAW" rm s1 "$s2" full "$(id_of d3 | cut -c1-8)" s4 paused

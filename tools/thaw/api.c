@@ -101,6 +101,43 @@ static void put_state(
         respond_json(response, owner_describe(owner));
 }
 
+static int parse_clock(json_t *body, enum thaw_clock *ret, struct thaw_error *error)
+{
+    const char *clock = "continue";
+    json_error_t problem;
+
+    if (json_unpack_ex(body, &problem, JSON_STRICT, "{s?s}", "clock", &clock) != 0)
+        return fail_set(error, -EINVAL, "the body is not as it should be: %s", problem.text);
+    if (strcmp(clock, "continue") != 0 && strcmp(clock, "host") != 0)
+        return fail_set(error, -EINVAL, "'clock' must be 'continue' or 'host'");
+    *ret = strcmp(clock, "host") == 0 ? THAW_CLOCK_HOST : THAW_CLOCK_CONTINUE;
+    return 0;
+}
+
+/* A body that may be left out. */
+static json_t *load_object(const struct http_request *request)
+{
+    return json_loadb(request->body_count ? request->body : "{}",
+        request->body_count ? request->body_count : 2, JSON_REJECT_DUPLICATES, NULL);
+}
+
+static void post_reset(
+    struct owner *owner, const struct http_request *request, struct server_response *response)
+{
+    _cleanup_json_ json_t *body = load_object(request);
+    struct thaw_error error = {0};
+    enum thaw_clock clock = THAW_CLOCK_CONTINUE;
+
+    if (!body) {
+        server_refuse(response, 400, "invalid", "the body must be a JSON object or empty");
+        return;
+    }
+    if (parse_clock(body, &clock, &error) < 0 || owner_reset(owner, clock, &error) < 0)
+        respond_error(response, &error);
+    else
+        respond_json(response, owner_describe(owner));
+}
+
 /* The number that the query gives to `key`. Returns 0 if it is absent or good. */
 static int query_number(const char *query, const char *key, uint64_t max, uint64_t *ret)
 {
@@ -237,8 +274,7 @@ static uint32_t snapshot_flags(const struct snapshot_body *body)
 static void post_snapshots(
     struct owner *owner, const struct http_request *request, struct server_response *response)
 {
-    _cleanup_json_ json_t *body = json_loadb(request->body_count ? request->body : "{}",
-        request->body_count ? request->body_count : 2, JSON_REJECT_DUPLICATES, NULL);
+    _cleanup_json_ json_t *body = load_object(request);
     _cleanup_free_ char *metadata = NULL;
     struct thaw_error error = {0};
     struct snapshot_body wanted;
@@ -288,6 +324,7 @@ static const struct route {
 } routes[] = {
     {"/v1/vm", "GET", get_vm},
     {"/v1/vm/state", "PUT", put_state},
+    {"/v1/vm/reset", "POST", post_reset},
     {"/v1/console", "GET", get_console},
     {"/v1/console", "POST", post_console},
     {"/v1/snapshots", "POST", post_snapshots},

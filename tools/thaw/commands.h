@@ -11,6 +11,7 @@
     X(ps)                                                                                          \
     X(pause)                                                                                       \
     X(resume)                                                                                      \
+    X(reset)                                                                                       \
     X(stop)                                                                                        \
     X(console)                                                                                     \
     X(snapshot)                                                                                    \

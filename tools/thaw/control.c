@@ -58,13 +58,11 @@ int control_connect(const char *name, struct runtime_entry *ret_entry, struct th
     }
 }
 
-static int request_state(
-    int fd, const char *name, enum thaw_vm_state state, json_t **ret_vm, struct thaw_error *error)
+static int request(int fd, const char *name, const char *method, const char *path, const char *body,
+    json_t **ret_vm, struct thaw_error *error)
 {
     int64_t deadline = now_ms() + CONTROL_ANSWER_MS;
-    char body[64];
-    int count = snprintf(body, sizeof(body), "{\"state\":\"%s\"}", thaw_vm_state_name(state));
-    int rc = client_send(fd, "PUT", "/v1/vm/state", body, (size_t)count, deadline, error);
+    int rc = client_send(fd, method, path, body, strlen(body), deadline, error);
 
     if (rc == 0)
         rc = client_receive(fd, deadline, ret_vm, error);
@@ -74,8 +72,14 @@ static int request_state(
     return rc;
 }
 
-int control_set_state(
-    const char *name, enum thaw_vm_state state, json_t **ret_vm, struct thaw_error *error)
+static void state_body(enum thaw_vm_state state, char body[64])
+{
+    snprintf(body, 64, "{\"state\":\"%s\"}", thaw_vm_state_name(state));
+}
+
+/* Sends one request to the VM of this name. */
+static int ask(const char *name, const char *method, const char *path, const char *body,
+    json_t **ret_vm, struct thaw_error *error)
 {
     struct runtime_entry entry;
     _cleanup_close_ int fd = control_connect(name, &entry, error);
@@ -86,9 +90,26 @@ int control_set_state(
             runtime_entry_fini(&entry);
         return fd;
     }
-    rc = request_state(fd, name, state, ret_vm, error);
+    rc = request(fd, name, method, path, body, ret_vm, error);
     runtime_entry_fini(&entry);
     return rc;
+}
+
+int control_set_state(
+    const char *name, enum thaw_vm_state state, json_t **ret_vm, struct thaw_error *error)
+{
+    char body[64];
+
+    state_body(state, body);
+    return ask(name, "PUT", "/v1/vm/state", body, ret_vm, error);
+}
+
+int control_reset(const char *name, const char *clock, json_t **ret_vm, struct thaw_error *error)
+{
+    char body[64];
+
+    snprintf(body, sizeof(body), "{\"clock\":\"%s\"}", clock);
+    return ask(name, "POST", "/v1/vm/reset", body, ret_vm, error);
 }
 
 int control_open_process(int fd)
@@ -131,7 +152,11 @@ static int stop_connected(
 {
     _cleanup_close_ int pid_fd = control_open_process(fd);
     _cleanup_json_ json_t *vm = NULL;
-    int rc = request_state(fd, entry->name, THAW_VM_STOPPED, &vm, error);
+    char body[64];
+    int rc;
+
+    state_body(THAW_VM_STOPPED, body);
+    rc = request(fd, entry->name, "PUT", "/v1/vm/state", body, &vm, error);
 
     if (rc == -ETIMEDOUT || rc == -EIO || rc == THAW_ESTATE)
         return rc;

@@ -17,6 +17,9 @@ int control_connect(const char *name, struct runtime_entry *ret_entry, struct th
 int control_set_state(
     const char *name, enum thaw_vm_state state, json_t **ret_vm, struct thaw_error *error);
 
+/* Puts a VM back to its snapshot, `clock` being the policy's name. *ret_vm as above. */
+int control_reset(const char *name, const char *clock, json_t **ret_vm, struct thaw_error *error);
+
 /* Stops a VM and waits until its process is gone; of one that has ended, removes the record. */
 int control_stop(const char *name, json_t **ret_vm, struct thaw_error *error);
 

@@ -126,6 +126,22 @@ int owner_set_state(struct owner *owner, enum thaw_vm_state state, struct thaw_e
     return rc;
 }
 
+int owner_reset(struct owner *owner, enum thaw_clock clock, struct thaw_error *error)
+{
+    struct thaw_reset_options options = {.size = sizeof(options), .clock = clock};
+    int rc;
+
+    if (!owner->config.restore)
+        return fail_set(error, THAW_ESTATE,
+            "VM '%s' was not restored from a snapshot that it could be reset to",
+            owner->config.name);
+    if (owner->ended)
+        return fail_set(error, THAW_ESTATE, "VM '%s' has ended", owner->config.name);
+    rc = thaw_vm_reset(owner->vm, &options, error);
+    note_state(owner);
+    return rc;
+}
+
 int owner_input(struct owner *owner, const char *bytes, size_t count, struct thaw_error *error)
 {
     return thaw_vm_console_input(owner->vm, bytes, count, error);

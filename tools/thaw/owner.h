@@ -40,6 +40,9 @@ json_t *owner_describe(struct owner *owner);
 /* Pauses, resumes or stops. The VM's record is up to date afterwards. */
 int owner_set_state(struct owner *owner, enum thaw_vm_state state, struct thaw_error *error);
 
+/* Puts the VM back to the snapshot that it was restored from. The same holds for its record. */
+int owner_reset(struct owner *owner, enum thaw_clock clock, struct thaw_error *error);
+
 /* Starts to take a snapshot, into `store` (an absolute path) or, if that is NULL, the VM's own;
  * *ret follows it. What options do not say is as the VM was made with. */
 int owner_snapshot(struct owner *owner, const char *store,
