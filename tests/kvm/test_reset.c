@@ -3,6 +3,7 @@
 #include "guest.h"
 #include "image_internal.h"
 #include "lineage.h"
+#include "opened.h"
 #include "snapshots.h"
 #include "vm_state.h"
 #include <criterion/criterion.h>
@@ -64,7 +65,7 @@ static void take(struct thaw_vm_options options, const char *until)
 {
     static struct guest source;
     if (options.mem_bytes == 0)
-        options.mem_bytes = 32 << 20;
+        options.mem_bytes = 64 << 20;
     guest_new(&source, options);
     guest_start(&source);
     guest_expect(&source, until, 0);
@@ -135,7 +136,7 @@ static void expect_memory(struct guest *guest, const uint8_t *memory, const char
 static struct image *image_of(struct guest *guest)
 {
     const struct lineage *lineage = guest->vm->attachment.data;
-    return lineage->image;
+    return lineage->image->ram;
 }
 
 /* --- Memory ----------------------------------------------------------------------------------- */
@@ -167,7 +168,7 @@ Test(reset, memory_is_that_of_a_new_clone_each_time)
 
 Test(reset, memory_comes_back_also_when_most_of_it_was_written)
 {
-    memory_comes_back(16, 3);
+    memory_comes_back(40, 3);
 }
 
 Test(reset, what_the_guest_wrote_where_nothing_was_is_zero_again)
@@ -190,6 +191,32 @@ Test(reset, what_the_guest_wrote_where_nothing_was_is_zero_again)
             }
         }
         run_marks(&subject, 2);
+        atomic_store(&hold_read_ahead, 0);
+        guest_free(&subject);
+    }
+}
+
+Test(reset, memory_beyond_4_gib_comes_back)
+{
+    static const uint64_t ats[] = {1ull << 20, (5ull << 30) + (8 << 20), (5ull << 30) + (9 << 20)};
+    take((struct thaw_vm_options){.kernel_path = "tick",
+             .cmdline = "interval=1000000",
+             .mem_bytes = (4ull << 30) + (64 << 20)},
+        "tick 3\n");
+    for (int lazy = 0; lazy < 2; lazy++) {
+        uint64_t before[3], after;
+        atomic_store(&hold_read_ahead, lazy);
+        restore(&subject, lazy ? THAW_RESTORE_LAZY : THAW_RESTORE_EAGER);
+        for (unsigned i = 0; i < 3; i++) {
+            cr_assert_eq(mem_read(&subject.vm->mem, ats[i], &before[i], 8), 0);
+            cr_assert_eq(mem_write(&subject.vm->mem, ats[i], "written!", 8), 0);
+        }
+        reset(&subject);
+        for (unsigned i = 0; i < 3; i++) {
+            cr_assert_eq(mem_read(&subject.vm->mem, ats[i], &after, 8), 0);
+            cr_assert_eq(before[i], after);
+        }
+        run_marks(&subject, 1);
         atomic_store(&hold_read_ahead, 0);
         guest_free(&subject);
     }
@@ -527,7 +554,7 @@ Test(reset, diffs_after_a_reset_are_exact)
 
 Test(reset, diffs_after_a_reset_that_dropped_all_pages_are_exact)
 {
-    diffs_are_exact(THAW_RESTORE_LAZY, 12);
+    diffs_are_exact(THAW_RESTORE_LAZY, 36);
 }
 
 Test(reset, a_diff_is_relative_to_the_snapshot_again)
@@ -677,7 +704,7 @@ Test(reset, clones_from_a_pool_are_reset_by_several_threads)
     take_tick("interval=1000000");
     cr_assert_eq(thaw_env_new(NULL, &env, &error), 0, "%s", error.message);
     const struct thaw_pool_options shape = {
-        .size = sizeof(shape), .mem_bytes = 32 << 20, .target = 2};
+        .size = sizeof(shape), .mem_bytes = 64 << 20, .target = 2};
     cr_assert_eq(thaw_image_open(env, snapshots.store, "s", "test", NULL, &users[0].image, &error),
         0, "%s", error.message);
     cr_assert_eq(thaw_pool_new(env, &shape, &users[0].pool, &error), 0, "%s", error.message);
