@@ -320,6 +320,54 @@ static void restore_and_run(void)
     fault_suspend(false);
 }
 
+static const struct fault_tolerated reset_tolerated[] = {
+    {"ioctl KVM_IRQ_LINE", "can't fail for a line that exists"},
+    {"ioctl KVM_KVMCLOCK_CTRL", "fails anyway in guests without kvmclock"},
+    {"open O_TMPFILE", "a file system without it gets a named file"},
+    {"mmap", "what can't be copied from the image is dropped"},
+    {NULL, NULL},
+};
+
+static thaw_vm *subject; /* a clone whose overlay was written, so that there is one to be made */
+
+/* Whatever fails, the clone is as it was, or as restored, or has failed: it does not run on as
+ * anything else. */
+static void reset_and_compare(void)
+{
+    struct thaw_error error = {0};
+    fault_suspend(true);
+    get_on(subject);
+    cr_assert_eq(thaw_vm_pause(subject, NULL), 0);
+    uint8_t *memory = snapshots_copy_memory(subject);
+    fault_suspend(false);
+    int r = thaw_vm_reset(subject, NULL, &error);
+    bool failed = fault_failed("resetting", r, &error);
+    fault_suspend(true);
+    struct thaw_vm_info info = info_of(subject);
+    if (info.state == THAW_VM_FAILED) {
+        cr_assert(failed && strstr(info.detail, "could not be reset"), "%s: %s", fault_hit(),
+            info.detail);
+    } else {
+        cr_assert_eq(info.state, THAW_VM_PAUSED, "%s", fault_hit());
+        cr_assert_eq(
+            snapshots_compare_memory(subject, failed ? memory : base_memory), 0, "%s", fault_hit());
+    }
+    free(memory);
+    r = thaw_vm_reset(subject, NULL, &error);
+    cr_assert_eq(r, 0, "%s: %s", fault_hit(), error.message);
+    cr_assert_eq(snapshots_compare_memory(subject, base_memory), 0, "%s", fault_hit());
+    fault_suspend(false);
+}
+
+Test(snapshot_faults, resetting)
+{
+    subject = restore("base");
+    const struct fault_scenario scenario = {
+        .run = reset_and_compare, .side = FAULT_CALLER, .tolerated = reset_tolerated};
+    cr_assert_gt(fault_for_every_call(&scenario), 20);
+    thaw_vm_free(subject);
+}
+
 Test(snapshot_faults, restoring_eagerly)
 {
     every_call(restore_eagerly, 100, 3);
