@@ -501,3 +501,32 @@ Test(disk, finds_runs_of_blocks_in_large_overlays)
     cr_assert(block == overlay->blocks - 1 && count == 1);
     disk_overlay_free(overlay);
 }
+
+Test(disk, overlays_can_be_replaced_by_an_empty_one)
+{
+    const uint64_t bytes = 64 * 1024;
+    struct rig rig = setup(IO_BACKEND_AUTO, bytes, false);
+    uint8_t *model = model_new(bytes), block[BLOCK];
+    struct disk_layer *base = disk_top(rig.disk)->below;
+    memset(block, 0xaa, sizeof(block));
+    cr_assert(disk_is_unwritten(rig.disk, base));
+    expect(&rig, model, 0, bytes);
+    cr_assert(disk_is_unwritten(rig.disk, base), "it was only read");
+    push(&rig);
+    cr_assert(!disk_is_unwritten(rig.disk, base), "another one lies below");
+    for (unsigned i = 0; i < 3; i++) {
+        struct disk_overlay *overlay = NULL;
+        cr_assert_eq(request(&rig, DISK_WRITE, i * BLOCK, block, sizeof(block)), 0);
+        cr_assert_eq(request(&rig, DISK_WRITE, 9 * BLOCK + SECTOR, block, SECTOR), 0);
+        cr_assert(!disk_is_unwritten(rig.disk, base));
+        if (i == 1)
+            push(&rig);
+        cr_assert_eq(disk_overlay_new("/tmp", bytes, &overlay, NULL), 0);
+        disk_replace_overlays(rig.disk, base, overlay);
+        cr_assert(disk_is_unwritten(rig.disk, base));
+        expect(&rig, model, 0, bytes);
+    }
+    cr_assert_eq(request(&rig, DISK_FLUSH, 0, NULL, 0), 0);
+    free(model);
+    teardown(&rig);
+}

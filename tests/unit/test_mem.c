@@ -219,3 +219,60 @@ Test(mem, a_vacant_range_is_where_the_kernel_maps_nothing)
     }
     mem_fini(&mem);
 }
+
+/* A view of a file with `byte` all over. */
+static struct mem view_of(uint8_t byte)
+{
+    struct mem mem;
+    uint8_t page[PAGE_BYTES];
+    int fd = memfd_create("test", MFD_CLOEXEC);
+    memset(page, byte, sizeof(page));
+    cr_assert_geq(fd, 0);
+    for (uint64_t off = 0; off < 16 * MIB; off += PAGE_BYTES)
+        cr_assert_eq(pwrite(fd, page, sizeof(page), (off_t)off), PAGE_BYTES);
+    cr_assert_eq(mem_init(&mem, 16 * MIB, NULL), 0);
+    cr_assert_eq(mem_map_view(&mem, fd, true, NULL), 0);
+    close(fd);
+    return mem;
+}
+
+Test(mem, what_is_discarded_is_the_files_again)
+{
+    struct mem mem = view_of('f');
+    char bytes[3];
+    for (uint64_t page = 0; page < 3; page++)
+        cr_assert_eq(mem_write(&mem, page * PAGE_BYTES, "x", 1), 0);
+    cr_assert_eq(mem_discard(&mem, PAGE_BYTES, PAGE_BYTES, NULL), 0);
+    for (uint64_t page = 0; page < 3; page++)
+        cr_assert_eq(mem_read(&mem, page * PAGE_BYTES, &bytes[page], 1), 0);
+    cr_assert_arr_eq(bytes, "xfx", 3);
+    mem_fini(&mem);
+}
+
+Test(mem, what_is_put_back_leaves_no_mark)
+{
+    struct mem mem = view_of('f');
+    uint8_t page[PAGE_BYTES], byte;
+    memset(page, 'p', sizeof(page));
+    mem_put_back(&mem, MIB, PAGE_BYTES, page);
+    mem_put_back(&mem, MIB + PAGE_BYTES, PAGE_BYTES, NULL);
+    cr_assert(!is_dirty(&mem, MIB));
+    cr_assert(!is_dirty(&mem, MIB + PAGE_BYTES));
+    cr_assert_eq(mem_read(&mem, MIB + PAGE_BYTES - 1, &byte, 1), 0);
+    cr_assert_eq(byte, 'p');
+    cr_assert_eq(mem_read(&mem, MIB + PAGE_BYTES, &byte, 1), 0);
+    cr_assert_eq(byte, 0);
+    cr_assert_eq(mem_read(&mem, MIB + 2 * PAGE_BYTES, &byte, 1), 0);
+    cr_assert_eq(byte, 'f');
+    mem_fini(&mem);
+}
+
+Test(mem, marks_can_be_forgotten)
+{
+    struct mem mem = ram(16 * MIB);
+    cr_assert_eq(mem_write(&mem, 0, "x", 1), 0);
+    cr_assert_eq(mem_write(&mem, 16 * MIB - 1, "x", 1), 0);
+    mem_forget_dirty(&mem);
+    cr_assert(!is_dirty(&mem, 0) && !is_dirty(&mem, 16 * MIB - 1));
+    mem_fini(&mem);
+}
