@@ -80,6 +80,16 @@ static int restore_memory(void *data, struct thaw_vm *vm, struct thaw_error *err
     return r < 0 ? r : attach_image(restore, vm, lineage, error);
 }
 
+int thaw_vm_memory_fd(thaw_vm *vm, struct thaw_error *error)
+{
+    pthread_mutex_lock(&vm->api_lock);
+    const struct lineage *lineage = vm->attachment.data;
+    const struct clone_memory *memory = lineage ? lineage->memory : NULL;
+    pthread_mutex_unlock(&vm->api_lock);
+    return memory ? image_fd(memory->image->ram, error)
+                  : error_set(error, THAW_ESTATE, "VM %s was not restored", vm->name);
+}
+
 /* --- Disks ------------------------------------------------------------------------------------ */
 
 static struct base_override find_override(const struct thaw_restore_options *opt, unsigned index)
@@ -331,6 +341,7 @@ int thaw_restore(thaw_env *env, thaw_store *store, const char *ref,
     const struct thaw_image_options how = {
         .size = sizeof(how),
         .mode = checked.opt.mode,
+        .memory_fd = checked.opt.memory_fd,
         .flags = working_set_flags(checked.opt.flags),
     };
     snprintf(holder, sizeof(holder), "VM %s", checked.opt.name ? checked.opt.name : ref);

@@ -32,7 +32,9 @@ struct thaw_image_options {
     size_t size;
     enum thaw_restore_mode mode; /* EAGER: all memory is read before this returns */
     int memory_fd;  /* the memory of the same snapshot, complete, from another process's
-                       thaw_image_memory_fd; 0: none. Duplicated */
+                       thaw_image_memory_fd; 0: none. Duplicated. It must be sealed and of the right
+                       size (-EINVAL); what is in it is not checked against the snapshot, so it has
+                       to come from whom one trusts with the guest */
     uint32_t flags; /* THAW_IMAGE_*. RECORD neither with EAGER nor with memory_fd */
 };
 
@@ -74,6 +76,10 @@ THAW_API int thaw_image_get_info(thaw_image *image, struct thaw_image_info *info
 /* The memory of a complete image, sealed against any change, to be passed to other processes.
  * Borrowed. THAW_ESTATE if the image is not complete. */
 THAW_API int thaw_image_memory_fd(thaw_image *image, struct thaw_error *error);
+
+/* The same of the image that a VM was restored from. THAW_ESTATE also if the VM was booted. Any
+ * thread. Borrowed: it is open as long as the VM lives. */
+THAW_API int thaw_vm_memory_fd(thaw_vm *vm, struct thaw_error *error);
 
 /* --- Working sets ----------------------------------------------------------------------------- */
 

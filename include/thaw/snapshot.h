@@ -146,6 +146,7 @@ struct thaw_restore_options {
     void *console_data;
     struct thaw_pool *pool; /* where to take the VM from (image.h), of the snapshot's shape; NULL:
                                it is made anew */
+    int memory_fd;          /* as in thaw_image_options; thaw_image_restore does not look at it */
 };
 
 /* Makes a new VM, PAUSED, from a READY snapshot (`ref`: see store.h): vCPUs, memory size and

@@ -188,6 +188,24 @@ Test(pool, a_complete_image_is_shared_by_descriptor)
     thaw_image_close(second);
 }
 
+Test(pool, a_vm_gives_its_memory_to_another_restore)
+{
+    struct thaw_error error;
+    thaw_image *image = open_image(THAW_RESTORE_EAGER);
+    thaw_vm *first = restore(image, NULL), *second;
+    thaw_image_close(image);
+    int fd = thaw_vm_memory_fd(first, &error);
+    cr_assert_geq(fd, 0, "%s", error.message);
+    struct thaw_restore_options options = {.size = sizeof(options), .memory_fd = fd};
+    cr_assert_eq(thaw_restore(env, store, "s", &options, &second, &error), 0, "%s", error.message);
+    cr_assert_geq(thaw_vm_memory_fd(second, &error), 0, "%s", error.message);
+    thaw_vm_free(first);
+    runs(second);
+    thaw_vm_free(second);
+    options.memory_fd = STDOUT_FILENO;
+    cr_assert_eq(thaw_restore(env, store, "s", &options, &second, &error), -EINVAL);
+}
+
 struct caller {
     pthread_t thread;
     thaw_image *image;

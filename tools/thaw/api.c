@@ -316,6 +316,30 @@ static void delete_snapshots(
     respond_json(response, json_pack("{s:b}", "cancelling", owner_cancel_snapshot(owner)));
 }
 
+/* The connection's file mode is what keeps other users out; this is for root's, who gets in. */
+static void get_image(
+    struct owner *owner, const struct http_request *request, struct server_response *response)
+{
+    struct thaw_error error = {0};
+    char id[64];
+    size_t count = 0;
+    const char *wanted = text_query_value(request->query, "snapshot", &count);
+    int fd;
+
+    if (!request->same_user) {
+        server_refuse(response, 403, "forbidden", "memory goes to processes of the same user only");
+        return;
+    }
+    snprintf(id, sizeof(id), "%.*s", (int)MIN(count, sizeof(id) - 1), wanted ? wanted : "");
+    fd = owner_image_fd(owner, id, &error);
+    if (fd < 0) {
+        respond_error(response, &error);
+        return;
+    }
+    respond_json(response, json_pack("{s:s}", "snapshot_id", id));
+    response->fd = response->status == 200 ? fd : 0;
+}
+
 static const struct route {
     const char *path;
     const char *method;
@@ -327,6 +351,7 @@ static const struct route {
     {"/v1/vm/reset", "POST", post_reset},
     {"/v1/console", "GET", get_console},
     {"/v1/console", "POST", post_console},
+    {"/v1/image", "GET", get_image},
     {"/v1/snapshots", "POST", post_snapshots},
     {"/v1/snapshots", "DELETE", delete_snapshots},
 };

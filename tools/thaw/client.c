@@ -98,6 +98,7 @@ int client_send(int fd, const char *method, const char *target, const char *body
 struct response {
     char *body;
     size_t body_count;
+    int fd; /* that came along; -1: none */
     bool complete;
 };
 
@@ -126,6 +127,29 @@ static int on_complete(http_parser *parser)
     return 0;
 }
 
+/* As recv; a descriptor that comes along replaces *ret_fd. */
+static ssize_t receive_with_fd(int socket_fd, char *buf, size_t bytes, int *ret_fd)
+{
+    union {
+        char bytes[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control;
+    struct iovec part = {.iov_base = buf, .iov_len = bytes};
+    struct msghdr message = {.msg_iov = &part,
+        .msg_iovlen = 1,
+        .msg_control = &control,
+        .msg_controllen = sizeof(control)};
+    ssize_t n = recvmsg(socket_fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    const struct cmsghdr *header = n < 0 ? NULL : CMSG_FIRSTHDR(&message);
+
+    if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
+        header->cmsg_len == CMSG_LEN(sizeof(*ret_fd))) {
+        cleanup_close(ret_fd);
+        memcpy(ret_fd, CMSG_DATA(header), sizeof(*ret_fd));
+    }
+    return n;
+}
+
 static int receive_response(
     int fd, int64_t deadline, http_parser *parser, struct response *response)
 {
@@ -136,7 +160,7 @@ static int receive_response(
     parser->data = response;
     while (!response->complete) {
         char buf[4096];
-        ssize_t n = recv(fd, buf, sizeof(buf), MSG_DONTWAIT);
+        ssize_t n = receive_with_fd(fd, buf, sizeof(buf), &response->fd);
         int rc;
 
         if (n < 0 && errno == EAGAIN) {
@@ -160,12 +184,14 @@ static int receive_response(
     return 0;
 }
 
-int client_receive(int fd, int64_t deadline, json_t **ret_body, struct thaw_error *error)
+static int receive(
+    int fd, int64_t deadline, json_t **ret_body, int *ret_fd, struct thaw_error *error)
 {
-    struct response response = {0};
+    struct response response = {.fd = -1};
     http_parser parser;
     int rc = receive_response(fd, deadline, &parser, &response);
     _cleanup_free_ char *text = response.body;
+    _cleanup_close_ int passed_fd = response.fd;
     _cleanup_json_ json_t *body = NULL;
     const char *message;
 
@@ -181,7 +207,27 @@ int client_receive(int fd, int64_t deadline, json_t **ret_body, struct thaw_erro
         return fail_set(error, -EPROTO, "the VM's process answered with something else than JSON");
     if (ret_body)
         *ret_body = take_ptr(body);
+    if (ret_fd)
+        *ret_fd = take_fd(&passed_fd);
     return 0;
+}
+
+int client_receive(int fd, int64_t deadline, json_t **ret_body, struct thaw_error *error)
+{
+    return receive(fd, deadline, ret_body, NULL, error);
+}
+
+int client_ask_fd(
+    int fd, const char *target, int64_t deadline, int *ret_fd, struct thaw_error *error)
+{
+    struct ucred peer;
+    socklen_t bytes = sizeof(peer);
+    int rc;
+
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) != 0 || peer.uid != geteuid())
+        return fail_set(error, -EPERM, "the VM's process is another user's");
+    rc = client_send(fd, "GET", target, "", 0, deadline, error);
+    return rc < 0 ? rc : receive(fd, deadline, NULL, ret_fd, error);
 }
 
 struct client_stream {

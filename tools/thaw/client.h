@@ -24,6 +24,11 @@ int client_send(int fd, const char *method, const char *target, const char *body
  * allowed) is owned by the caller. */
 int client_receive(int fd, int64_t deadline, json_t **ret_body, struct thaw_error *error);
 
+/* The same for a response that a descriptor comes with: *ret_fd is owned by the caller, -1: there
+ * was none. Only from a process of this user; -EPERM otherwise, before anything is sent. */
+int client_ask_fd(
+    int fd, const char *target, int64_t deadline, int *ret_fd, struct thaw_error *error);
+
 /* A response that goes on. */
 struct client_stream;
 typedef int (*client_stream_fn)(void *data, const char *bytes, size_t count); /* negative: enough */

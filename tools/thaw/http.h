@@ -20,6 +20,7 @@ struct http_request {
     bool http_1_1;
     bool keep_alive;
     bool abandoned; /* set by the server: the client has gone already */
+    bool same_user; /* set by the server: the client's process is of this process's user */
 };
 
 struct http_progress {

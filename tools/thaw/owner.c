@@ -5,6 +5,7 @@
 #include "api.h"
 #include "capture.h"
 #include "fail.h"
+#include "offer.h"
 #include "recording.h"
 #include "runtime.h"
 #include "server.h"
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <thaw/image.h>
 
 #define CONSOLE_PAUSE_MS  5    /* output is collected for so long between two looks at it */
 #define FINISH_MS         1000 /* for readers to take the rest of the output */
@@ -166,6 +168,15 @@ bool owner_cancel_snapshot(struct owner *owner)
     return running;
 }
 
+int owner_image_fd(struct owner *owner, const char *id, struct thaw_error *error)
+{
+    const char *own = owner->config.snapshot_id;
+
+    if (!own || strcmp(own, id) != 0)
+        return fail_set(error, THAW_ESTATE, "this VM was not restored from snapshot '%s'", id);
+    return thaw_vm_memory_fd(owner->vm, error);
+}
+
 static void vm_ready(void *data, uint32_t events)
 {
     struct owner *owner = data;
@@ -313,7 +324,8 @@ static int find_snapshot(struct owner *owner, thaw_store *store, struct thaw_err
     return 0;
 }
 
-static int restore(struct owner *owner, thaw_store *store, struct thaw_error *error)
+static int restore_with(
+    struct owner *owner, thaw_store *store, int memory_fd, struct thaw_error *error)
 {
     const struct vm_restore *from = owner->config.restore;
     struct thaw_disk_override disks[THAW_DISKS_MAX];
@@ -327,6 +339,7 @@ static int restore(struct owner *owner, thaw_store *store, struct thaw_error *er
         .disk_count = from->disk_count,
         .console = console_write,
         .console_data = owner->console,
+        .memory_fd = memory_fd,
     };
 
     for (size_t i = 0; i < from->disk_count; i++)
@@ -337,6 +350,18 @@ static int restore(struct owner *owner, thaw_store *store, struct thaw_error *er
         };
     /* By its id: the name may be another snapshot's by now. */
     return thaw_restore(owner->env, store, owner->config.snapshot_id, &options, &owner->vm, error);
+}
+
+/* With the memory that another VM's process has in use, if there is one. */
+static int restore(struct owner *owner, thaw_store *store, struct thaw_error *error)
+{
+    const struct vm_restore *from = owner->config.restore;
+    bool may_share = (from->flags & ~THAW_RESTORE_FORCE) == 0;
+    _cleanup_close_ int memory_fd =
+        may_share ? offer_take(&owner->slot, owner->config.snapshot_id) : -1;
+    int rc = restore_with(owner, store, memory_fd, error);
+
+    return rc == -EINVAL && memory_fd >= 0 ? restore_with(owner, store, -1, error) : rc;
 }
 
 /* A VM without a name of its own gets the snapshot's, with a number where that is taken. */
@@ -394,9 +419,11 @@ static int start(struct owner *owner, struct thaw_error *error)
     if (rc == 0)
         rc = server_open(
             &owner->loop, owner->slot.socket_path, api_handle, owner, &owner->server, error);
-    if (rc < 0 || (from && from->paused))
-        return rc;
-    return from ? thaw_vm_resume(owner->vm, error) : thaw_vm_start(owner->vm, error);
+    if (rc == 0 && !(from && from->paused))
+        rc = from ? thaw_vm_resume(owner->vm, error) : thaw_vm_start(owner->vm, error);
+    if (rc == 0 && from)
+        offer_make(&owner->slot, owner->config.snapshot_id);
+    return rc;
 }
 
 static int set_up(struct owner *owner, struct thaw_error *error)
@@ -456,6 +483,8 @@ void owner_close(struct owner *owner)
         return;
     if (owner->started_ms && !owner->ended)
         owner_set_state(owner, THAW_VM_STOPPED, NULL);
+    if (owner->vm && owner->config.snapshot_id)
+        offer_withdraw(&owner->slot, owner->config.snapshot_id);
     server_close(owner->server);
     capture_fini(&owner->capture);
     thaw_vm_free(owner->vm);

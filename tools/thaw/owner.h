@@ -52,6 +52,10 @@ int owner_snapshot(struct owner *owner, const char *store,
 /* False: none is being taken. */
 bool owner_cancel_snapshot(struct owner *owner);
 
+/* The memory of snapshot `id`, complete and sealed, if that is what the VM was restored from;
+ * borrowed. THAW_ESTATE otherwise. */
+int owner_image_fd(struct owner *owner, const char *id, struct thaw_error *error);
+
 /* Offers input to the guest's serial port; returns how many bytes were taken. */
 int owner_input(struct owner *owner, const char *bytes, size_t count, struct thaw_error *error);
 

@@ -4,6 +4,7 @@
 #include "server.h"
 #include "fail.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -21,6 +22,7 @@ struct conn {
     size_t in_count, in_capacity;
     char *out;
     size_t out_sent, out_count, out_capacity;
+    int passed_fd;      /* goes with the next byte; -1: none */
     int64_t active_ms;  /* when bytes last moved or a request was complete */
     int64_t request_ms; /* when the incomplete request began; 0: there is none */
     bool half_closed;   /* the client sends no more */
@@ -63,6 +65,7 @@ static void conn_free(struct conn *conn)
     end_stream(conn);
     loop_unwatch(server->loop, &conn->source);
     close(conn->source.fd);
+    cleanup_close(&conn->passed_fd);
     free(conn->in);
     free(conn->out);
     free(conn);
@@ -139,6 +142,15 @@ static void begin_stream(struct conn *conn, const struct server_response *respon
     conn->server->limited_count += conn->stream.limited;
 }
 
+static bool is_same_user(const struct conn *conn)
+{
+    struct ucred peer;
+    socklen_t bytes = sizeof(peer);
+
+    return getsockopt(conn->source.fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) == 0 &&
+           peer.uid == geteuid();
+}
+
 static bool has_hung_up(const struct conn *conn)
 {
     struct pollfd poll_fd = {.fd = conn->source.fd};
@@ -152,10 +164,15 @@ static void answer(struct conn *conn, struct http_request *request)
     struct server_response response = {.type = "application/json"};
 
     request->abandoned = has_hung_up(conn);
+    request->same_user = is_same_user(conn);
     server->handle(server->data, request, &response);
     if (response.stream.limited && server->limited_count >= SERVER_STREAMS_MAX)
         server_refuse(&response, 503, "busy", "too many readers follow the console already");
     conn->closing = conn->closing || !request->keep_alive || response.stream.next;
+    if (response.fd > 0)
+        conn->passed_fd = fcntl(response.fd, F_DUPFD_CLOEXEC, 3);
+    if (response.fd > 0 && conn->passed_fd < 0)
+        server_refuse(&response, 500, "failed", "no descriptor is free");
     put_response(conn, &response, request->http_1_1);
     if (response.stream.next)
         begin_stream(conn, &response, request->http_1_1);
@@ -226,15 +243,41 @@ static bool next_stream_part(struct conn *conn)
     return true;
 }
 
+/* As send; a descriptor goes along. */
+static ssize_t send_with_fd(int socket_fd, void *bytes, size_t count, int fd)
+{
+    union {
+        char bytes[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control = {{0}};
+    struct iovec part = {.iov_base = bytes, .iov_len = count};
+    struct msghdr message = {.msg_iov = &part,
+        .msg_iovlen = 1,
+        .msg_control = &control,
+        .msg_controllen = sizeof(control)};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(fd));
+    memcpy(CMSG_DATA(header), &fd, sizeof(fd));
+    return sendmsg(socket_fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 /* False: the connection is broken. */
 static bool send_out(struct conn *conn)
 {
     while (conn->out_sent < conn->out_count) {
-        ssize_t n = send(conn->source.fd, conn->out + conn->out_sent,
-            conn->out_count - conn->out_sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+        char *bytes = conn->out + conn->out_sent;
+        size_t count = conn->out_count - conn->out_sent;
+        ssize_t n = conn->passed_fd < 0
+                        ? send(conn->source.fd, bytes, count, MSG_NOSIGNAL | MSG_DONTWAIT)
+                        : send_with_fd(conn->source.fd, bytes, count, conn->passed_fd);
 
         if (n < 0)
             return errno == EAGAIN || errno == EINTR;
+        cleanup_close(&conn->passed_fd);
+        conn->passed_fd = -1;
         conn->out_sent += (size_t)n;
         conn->active_ms = now_ms();
     }
@@ -338,6 +381,7 @@ static void accept_ready(void *data, uint32_t events)
         .source = {.fd = take_fd(&fd), .ready = conn_ready, .data = conn},
         .server = server,
         .next = server->conns,
+        .passed_fd = -1,
         .active_ms = now_ms(),
     };
     server->conns = conn;

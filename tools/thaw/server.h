@@ -35,6 +35,7 @@ struct server_response {
     char *body;       /* allocated; the server frees it */
     size_t body_count;
     struct server_stream stream; /* instead of a body, if it has `next` */
+    int fd;                      /* above 0: goes with the first byte of the response. Duplicated */
 };
 
 /* Fills in *response, which is all zero. */
