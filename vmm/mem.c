@@ -25,12 +25,17 @@ static size_t dirty_words(const struct mem *mem)
     return (size_t)((mem->bytes / PAGE_BYTES + 63) / 64);
 }
 
-/* At a random place: ranges that are vacant don't show. Some sanitizers allow no such place, and
- * kernels before 4.17 take it for a hint. */
+/* ThreadSanitizer and MemorySanitizer divide up the whole address space, and end a program that
+ * maps anything where they do not expect it. They may be the embedding program's. */
+extern void __tsan_init(void) __attribute__((weak));
+extern void __msan_init(void) __attribute__((weak));
+
+/* At a random place: ranges that are vacant don't show. Kernels before 4.17 take it for a hint. */
 static void *reserve_apart(uint64_t bytes)
 {
     uint64_t random;
-    if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random))
+    if (__tsan_init || __msan_init ||
+        getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random))
         return MAP_FAILED;
     uint64_t places = (APART_END - APART_START - bytes) / APART_ALIGN;
     void *at = (void *)(uintptr_t)(APART_START + random % places * APART_ALIGN);
