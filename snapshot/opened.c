@@ -2,6 +2,7 @@
 // Opens a snapshot for restoring, once for all its clones. Makes no VM.
 
 #include "opened.h"
+#include "image_cache.h"
 #include "options.h"
 #include "working_set.h"
 #include <string.h>
@@ -55,12 +56,24 @@ static int open_memory(
     if (opt->memory_fd > 0)
         return image_adopt(
             opt->memory_fd, image->contents->snapshot->manifest.mem_bytes, &image->ram, error);
-    int r = image_new(ram->index, ram->packs, &options, &image->ram, error);
-    if (r < 0)
-        return r;
-    contents_ref(image->contents);
-    return opt->mode == THAW_RESTORE_EAGER ? image_fill_all(image->ram, &all, error)
-                                           : working_set_begin(image, opt->flags, error);
+    /* Who records wants to see each first touch: memory of its own. */
+    struct image_cache *cache = opt->flags & THAW_IMAGE_RECORD ? NULL : image_cache_of(image->env);
+    if (cache)
+        image->ram = image_cache_take(cache, image->contents, &image->cached);
+    int r = 0;
+    if (image->ram) {
+        image_prefetch_cancel(take_ptr(image->prefetch));
+    } else {
+        r = image_new(ram->index, ram->packs, &options, &image->ram, error);
+        if (r < 0)
+            return r;
+        contents_ref(image->contents);
+        if (opt->mode == THAW_RESTORE_LAZY)
+            r = working_set_begin(image, opt->flags, error);
+        if (r == 0 && cache)
+            image->cached = image_cache_add(cache, image->contents, image->ram);
+    }
+    return r == 0 && opt->mode == THAW_RESTORE_EAGER ? image_fill_all(image->ram, &all, error) : r;
 }
 
 static int check_options(const struct thaw_image_options *opt, struct thaw_error *error)
@@ -116,6 +129,8 @@ void thaw_image_close(thaw_image *image)
     if (!image || atomic_fetch_sub(&image->references, 1) > 1)
         return;
     image_prefetch_cancel(image->prefetch);
+    if (image->cached)
+        image_cache_give(image_cache_of(image->env), image->cached);
     image_unref(image->ram);
     vm_state_free(image->state);
     contents_unref(image->contents);

@@ -7,6 +7,7 @@
 #include "contents.h"
 #include "env.h"
 #include "image.h"
+#include "image_cache.h"
 #include "vm_state.h"
 #include <stdatomic.h>
 #include <thaw/image.h>
@@ -17,9 +18,10 @@ struct thaw_image {
     struct contents *contents;
     struct vm_state *state;
     struct image *ram;
-    atomic_bool host_checked;  /* this host has what the guest needs */
-    struct prefetch *prefetch; /* until `ram` has it */
-    bool prefetch_async;       /* restores do not wait for the working set */
+    struct image_cache_entry *cached; /* NULL: the memory is this image's alone */
+    atomic_bool host_checked;         /* this host has what the guest needs */
+    struct prefetch *prefetch;        /* until `ram` has it */
+    bool prefetch_async;              /* restores do not wait for the working set */
 };
 
 struct thaw_image *opened_ref(struct thaw_image *image);

@@ -86,6 +86,8 @@ int thaw_env_new(const struct thaw_env_options *options, thaw_env **ret, struct 
         return error_errno(error, ENOMEM, "allocating an environment");
     atomic_init(&env->references, 1);
     pthread_mutex_init(&env->host_lock, NULL);
+    pthread_mutex_init(&env->images_lock, NULL);
+    env->image_budget_bytes = opt.image_budget_bytes;
     env->kvm.fd = -1;
     env->log = opt.log;
     env->log_data = opt.log_data;
@@ -122,9 +124,12 @@ void env_unref(struct thaw_env *env)
     if (!env || atomic_fetch_sub(&env->references, 1) > 1)
         return;
     end_asking(env);
+    if (env->images)
+        env->images_free(env->images);
     kvm_close(&env->kvm);
     if (env->userfaultfd_fd >= 0)
         close(env->userfaultfd_fd);
+    pthread_mutex_destroy(&env->images_lock);
     pthread_mutex_destroy(&env->host_lock);
     free(env->host);
     free(env->overlay_dir);

@@ -28,6 +28,10 @@ struct thaw_env {
     pthread_mutex_t host_lock; /* guards host_asked: host_thread runs, and is not joined yet */
     bool host_asked;
     atomic_uint tsc_khz; /* of a new vCPU; 0: not asked yet */
+    uint64_t image_budget_bytes;
+    pthread_mutex_t images_lock; /* guards images */
+    void *images;                /* kept by whoever restores; freed last, by images_free */
+    void (*images_free)(void *images);
     int kick_signal;
     int userfaultfd_fd; /* the caller's /dev/userfaultfd, duplicated; -1: none */
 };

@@ -14,6 +14,7 @@
 #define THAW_ENV_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <thaw/error.h>
 #include <thaw/export.h>
 
@@ -43,6 +44,8 @@ struct thaw_env_options {
                         sent to the library's own vCPU threads only, and blocked in them except
                         inside KVM_RUN, so no handler exists or is needed. Its disposition must
                         not be SIG_IGN. */
+    uint64_t image_budget_bytes; /* how much memory of snapshots that nobody uses is kept for the
+                                    next restore (image.h); 0: none */
 };
 
 typedef struct thaw_env thaw_env;

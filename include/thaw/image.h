@@ -81,6 +81,25 @@ THAW_API int thaw_image_memory_fd(thaw_image *image, struct thaw_error *error);
  * thread. Borrowed: it is open as long as the VM lives. */
 THAW_API int thaw_vm_memory_fd(thaw_vm *vm, struct thaw_error *error);
 
+/* With thaw_env_options.image_budget_bytes, an environment remembers images. Who opens a snapshot,
+ * thaw_restore included, that is open in the same environment shares its memory. When nobody uses
+ * it any more, memory that is complete is kept, those that were used last first, as far as the
+ * budget goes; memory in use is never given up, and does not count. What is kept does not hold the
+ * snapshot, which can be deleted. Options with a memory_fd pass all this by. */
+struct thaw_image_cache_info {
+    size_t size; /* set by the caller; fields that lie beyond it are not written */
+    uint64_t budget_bytes;
+    uint64_t kept_bytes; /* of memory that nobody uses */
+    uint32_t kept;       /* of how many snapshots */
+    uint32_t used;       /* snapshots whose memory is in use */
+    uint64_t hits;       /* how often memory was there already */
+    uint64_t misses;     /* and how often not */
+    uint64_t evicted;    /* given up for the budget */
+};
+
+/* Any thread. Returns 0, or -EINVAL if size is not set. */
+THAW_API int thaw_env_get_image_cache(thaw_env *env, struct thaw_image_cache_info *info);
+
 /* --- Working sets ----------------------------------------------------------------------------- */
 
 /* What a recording came to. */
