@@ -23,9 +23,11 @@ static int read_and_check(const struct verify *verify, struct thaw_job *job,
 {
     _cleanup_close_ int fd =
         openat(verify->snapshot->fd, file->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0 && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == ENXIO))
+        return error_set(error, THAW_ECORRUPT, "'%s' is missing, or not a file: %s", file->path,
+            thaw_strerror(-errno));
     if (fd < 0)
-        return error_set(
-            error, THAW_ECORRUPT, "'%s' cannot be opened: %s", file->path, thaw_strerror(-errno));
+        return error_errno(error, errno, "opening '%s'", file->path);
     uint64_t bytes = 0;
     for (;;) {
         ssize_t got = read(fd, buffer, BUFFER_BYTES);
@@ -67,7 +69,7 @@ static int check_file(const struct verify *verify, struct thaw_job *job,
     return r;
 }
 
-/* What each file says; then, which also finds damage that no reader would trip over, every byte. */
+/* What each file says. Of a pack, that tells where the damage is. */
 static int check_meaning(struct verify *verify, struct thaw_error *error)
 {
     struct vm_state *state;
@@ -83,6 +85,18 @@ static int check_meaning(struct verify *verify, struct thaw_error *error)
     return r;
 }
 
+/* Every byte, which also finds damage that no reader would trip over. */
+static int check_files(
+    const struct verify *verify, struct thaw_job *job, bool packs, struct thaw_error *error)
+{
+    const struct manifest *manifest = &verify->snapshot->manifest;
+    int r = 0;
+    for (size_t i = 0; i < manifest->file_count && r == 0; i++)
+        if ((strchr(manifest->files[i].path, '/') != NULL) == packs)
+            r = check_file(verify, job, &manifest->files[i], error);
+    return r;
+}
+
 static int run(struct thaw_job *job, void *data, struct thaw_error *error)
 {
     struct verify *verify = data;
@@ -91,10 +105,10 @@ static int run(struct thaw_job *job, void *data, struct thaw_error *error)
     for (size_t i = 0; i < manifest->file_count; i++)
         total += manifest->files[i].bytes;
     job_phase(job, "verifying", total);
-    int r = check_meaning(verify, error);
-    for (size_t i = 0; i < manifest->file_count && r == 0; i++)
-        r = check_file(verify, job, &manifest->files[i], error);
-    return r;
+    int r = check_files(verify, job, false, error);
+    if (r == 0)
+        r = check_meaning(verify, error);
+    return r < 0 ? r : check_files(verify, job, true, error);
 }
 
 static void free_verify(void *data)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Damages every part of a stored snapshot: a bit flipped in each 64 bytes, and the file ending at
-// each. Verifying names the file; no clone ever sees a byte that the source did not have.
+// each. Verifying names the file and where in it; no clone ever sees a byte that the source did not
+// have.
 //
 // Every damage is verified, and restored in one of three ways, in turn: eagerly and lazily, with
 // all memory compared, and lazily with the guest running.
@@ -16,7 +17,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define STRETCH 64
+#define STRETCH         64
+#define FRAME_BYTES_MAX (64u << 10) /* sixteen pages, stored raw */
 
 static struct snapshots snapshots;
 static char base[64], id[33];
@@ -67,7 +69,7 @@ static void clean_up(void)
 TestSuite(damage, .init = take_one, .fini = clean_up);
 
 /* What came of the damages. */
-static unsigned damages, harmless, not_restored, memory_failed;
+static unsigned damages, harmless, not_restored, memory_failed, offsets_told;
 
 /* --- What a clone may do ---------------------------------------------------------------------- */
 
@@ -196,6 +198,23 @@ static bool is_named(const char *message, const char *file)
                                                               : file);
 }
 
+/* Where verify says that the damage is, if it does: a pack's frame begins there, other files are
+ * damaged up to there. */
+static void check_offset(const struct file *file, const char *message, size_t off, const char *what)
+{
+    const char *found = strstr(message, "offset ");
+    const char *to = found ? strstr(found, " to ") : NULL;
+    if (strcmp(file->name, "manifest.json") == 0)
+        return;
+    cr_assert(found || strchr(file->name, '/'), "%s: %s", what, message);
+    if (!found)
+        return;
+    offsets_told++;
+    size_t first = strtoul(found + strlen("offset "), NULL, 10);
+    size_t end = to ? strtoul(to + strlen(" to "), NULL, 10) : first + FRAME_BYTES_MAX;
+    cr_assert(off >= first && off < end, "%s: %s", what, message);
+}
+
 /* The file is damaged now. A manifest may say the same with other white space. */
 static void check(struct file *file, const char *how, size_t off)
 {
@@ -205,6 +224,8 @@ static void check(struct file *file, const char *how, size_t off)
     int r = snapshots_verify(&snapshots, id, &error);
     if (r < 0) {
         cr_assert(is_named(error.message, file->name), "%s: %s", what, error.message);
+        if (strcmp(how, "flipped at") == 0)
+            check_offset(file, error.message, off, what);
     } else {
         harmless++;
         cr_assert_str_eq(file->name, "manifest.json", "%s is not found", what);
@@ -310,6 +331,7 @@ Test(damage, pack)
 {
     damage(pack_name());
     cr_assert_gt(not_restored, 100);
+    cr_assert_gt(offsets_told, 100);
     cr_assert_gt(memory_failed, 10, "%u of %u damages were met lazily", memory_failed, damages);
 }
 
