@@ -101,12 +101,12 @@ tap() { # NAME COMMAND...
     fi
 }
 
-programs() { # PRESET-DIRECTORY GROUP
+programs() { # PRESET-DIRECTORY GROUP [TESTS-AT-ONCE]
     for program in "$1/tests/$2"/*; do
         if [ ! -x "$program" ] || [ ! -f "$program" ]; then
             continue
         fi
-        tap "$2 $(basename "$program") ($(basename "$1"))" "$program" --tap=/dev/stdout --quiet -j1
+        tap "$2 $(basename "$program") ($(basename "$1"))" "$program" --tap=/dev/stdout --quiet "-j${3:-1}"
     done
 }
 
@@ -140,7 +140,8 @@ run_kvm() {
 
 run_fault() {
     build asan
-    programs build-asan fault
+    # Making and freeing VMs is mostly waiting.
+    programs build-asan fault 4
 }
 
 run_fuzz() {

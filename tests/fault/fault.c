@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
+#include <limits.h>
 #include <linux/kvm.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
@@ -47,6 +48,7 @@ static struct {
 
     atomic_int mappings; /* made and not unmapped */
     atomic_bool no_uring;
+    atomic_bool few_cpuid;
     atomic_bool disk_full;
     atomic_uint kvm_run_one_in;
     atomic_int kvm_run_err;
@@ -202,6 +204,26 @@ static bool kvm_run_fails(void)
     return x % one_in == 0;
 }
 
+/* What guests can't do without. */
+static bool is_needed(uint32_t leaf, uint32_t subleaf)
+{
+    static const uint32_t leaves[] = {
+        0, 1, 7, 0xd, 0x40000000, 0x40000001, 0x80000000, 0x80000001, 0x80000008};
+    for (size_t i = 0; i < sizeof(leaves) / sizeof(leaves[0]); i++)
+        if (leaves[i] == leaf)
+            return subleaf <= 1;
+    return false;
+}
+
+static void keep_few(struct kvm_cpuid2 *cpuid)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < cpuid->nent; i++)
+        if (is_needed(cpuid->entries[i].function, cpuid->entries[i].index))
+            cpuid->entries[count++] = cpuid->entries[i];
+    cpuid->nent = count;
+}
+
 int __wrap_ioctl(int fd, unsigned long request, ...)
 {
     va_list args;
@@ -223,7 +245,10 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
         errno = err;
         return -1;
     }
-    return __real_ioctl(fd, request, arg);
+    int r = __real_ioctl(fd, request, arg);
+    if (r == 0 && request == KVM_GET_SUPPORTED_CPUID && atomic_load(&fault.few_cpuid))
+        keep_few(arg);
+    return r;
 }
 
 int __wrap_open(const char *path, int flags, ...)
@@ -353,6 +378,11 @@ void fault_forbid_uring(void)
     atomic_store(&fault.no_uring, true);
 }
 
+void fault_few_cpuid(void)
+{
+    atomic_store(&fault.few_cpuid, true);
+}
+
 void fault_disk_full(bool full)
 {
     atomic_store(&fault.disk_full, full);
@@ -412,6 +442,23 @@ static unsigned entries(const char *directory)
     return count;
 }
 
+/* Without `unnamed`, not those of files that never had a name: a living VM gets one more overlay
+ * with each snapshot that fails late. */
+static unsigned descriptors(bool unnamed)
+{
+    unsigned count = 0;
+    DIR *dir = opendir("/proc/self/fd");
+    cr_assert_not_null(dir);
+    for (const struct dirent *entry; (entry = readdir(dir));) {
+        char link[PATH_MAX];
+        ssize_t n = __real_readlinkat(dirfd(dir), entry->d_name, link, sizeof(link) - 1);
+        link[n < 0 ? 0 : n] = '\0';
+        count += unnamed || !strstr(link, "/#");
+    }
+    closedir(dir);
+    return count;
+}
+
 /* A thread that was joined may be listed for a moment longer. */
 static unsigned threads(unsigned at_most)
 {
@@ -421,6 +468,18 @@ static unsigned threads(unsigned at_most)
         count = entries("/proc/self/task");
     }
     return count;
+}
+
+/* Without those that are about to end. */
+static unsigned settled_threads(void)
+{
+    unsigned least = UINT_MAX;
+    for (unsigned i = 0; i < 50; i++) {
+        nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+        unsigned now = entries("/proc/self/task");
+        least = now < least ? now : least;
+    }
+    return least;
 }
 
 /* What was leaked remains so: it suffices to look now and then. */
@@ -439,12 +498,13 @@ unsigned fault_for_every_call(const struct fault_scenario *scenario)
     fault.caller = pthread_self();
     fault.side = scenario->side;
     fault.tolerated = scenario->tolerated;
-    unsigned step = scenario->step, runs = 0;
+    unsigned runs = 0;
     scenario->run(); /* once as it should be: whatever is set up for good is there now */
-    unsigned fd_count = entries("/proc/self/fd"), thread_count = entries("/proc/self/task");
+    unsigned thread_count = settled_threads(), fd_count = descriptors(false),
+             all_fd_count = descriptors(true);
     int mappings = atomic_load(&fault.mappings);
 
-    for (unsigned nth = 1; nth < RUNS_MAX; nth += nth < scenario->each ? 1 : (step ? step : 1)) {
+    for (unsigned nth = 1; nth < RUNS_MAX; nth++) {
         char when[128];
         fault.nth = nth;
         fault.hit_reported = false;
@@ -456,12 +516,16 @@ unsigned fault_for_every_call(const struct fault_scenario *scenario)
         const char *hit = fault_hit();
         if (!hit || ++runs % LEAK_INTERVAL == 0)
             check_memory(nth);
-        if (!hit)
+        if (!hit) {
+            cr_assert_eq(descriptors(true), all_fd_count, "files without names are left");
             return nth - 1;
+        }
 
         snprintf(when, sizeof(when), "after %s had failed (call %u)", hit, nth);
         cr_assert_eq(threads(thread_count), thread_count, "threads are left %s", when);
-        cr_assert_eq(entries("/proc/self/fd"), fd_count, "descriptors are left %s", when);
+        unsigned fds_now = descriptors(false);
+        cr_assert_eq(
+            fds_now, fd_count, "%u descriptors, not %u, are left %s", fds_now, fd_count, when);
         cr_assert_eq(atomic_load(&fault.mappings), mappings, "mappings are left %s", when);
         atomic_store(&fault.hit, NULL);
         if (scenario->afterwards)

@@ -33,9 +33,6 @@ struct fault_scenario {
     const struct fault_tolerated *tolerated; /* ends with a NULL call; NULL: none */
     /* Run without faults after every run, to see that nothing outlasts the failure; may be NULL. */
     void (*afterwards)(void);
-    /* For long scenarios: each of the first `each` calls fails, and of the others one in `step`.
-     * step 0: each call. */
-    unsigned each, step;
 };
 
 /* Fails the test on what is wrong. Returns how many calls were made to fail. */
@@ -59,6 +56,10 @@ void fault_forbid_uring(void);
 /* From now on, of every `one_in` calls of KVM_RUN one at random fails with err instead of running
  * the guest. 0: none does. */
 void fault_kvm_run(unsigned one_in, int err, unsigned seed);
+
+/* From now on, KVM offers a few leaves of CPUID only: each costs memory in many places, all of them
+ * alike. Before the environment is made. */
+void fault_few_cpuid(void);
 
 /* From now on, writes to files fail with ENOSPC, or don't. */
 void fault_disk_full(bool full);
