@@ -63,10 +63,19 @@ int floor_vm_open(int kvm_fd, uint8_t *ram, uint64_t bytes, bool log_dirty, stru
     struct thaw_error *error);
 void floor_vm_close(struct floor_vm *vm);
 
-/* Runs a guest that was at `from` until it has printed a record, and puts the instant of its first
- * byte into *ret_first_ns. The last I/O is not finished yet. */
+/* The instants of the first KVM_RUN, its end, and the guest's first byte; and where it is then. */
+struct floor_ran {
+    uint64_t run_ns, exit_ns, output_ns;
+    uint32_t position;
+};
+
+/* Runs a guest that was at `from` until it has printed a record. The last I/O is not finished yet.
+ */
 int floor_vm_run(struct floor_vm *vm, const struct bench *bench, const struct recipe *recipe,
-    uint32_t from, uint64_t *ret_first_ns, uint32_t *ret_position, struct thaw_error *error);
+    uint32_t from, struct floor_ran *ret, struct thaw_error *error);
+
+/* Ends the last I/O, so that the state can be saved. */
+int floor_vm_finish_io(struct floor_vm *vm, struct thaw_error *error);
 
 /* All of it, in an order that works (vmm/kvm_state.c has the reasons). */
 int floor_state_save(
@@ -79,6 +88,12 @@ int floor_state_restore(
 int floor_image_make(struct bench *bench, const struct recipe *recipe, bool raw_file,
     struct floor_image *ret, struct thaw_error *error);
 void floor_image_free(struct floor_image *image);
+
+/* A VM that is ready for floor_map and floor_state_restore: with all but memory and state, and
+ * floor_shell_free takes it apart with its memory. */
+int floor_shell_make(
+    const struct floor_image *image, struct floor_vm *ret, struct thaw_error *error);
+void floor_shell_free(struct floor_vm *shell);
 
 /* A private view of a file, at an address or, if that is NULL, anywhere. NULL: it failed. */
 uint8_t *floor_map(uint8_t *at, uint64_t bytes, int fd);

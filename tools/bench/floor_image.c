@@ -141,19 +141,12 @@ static int set_first_registers(const struct floor_vm *vm, int kvm_fd, uint64_t e
 
 /* --- Saving ----------------------------------------------------------------------------------- */
 
-static int finish_io(struct floor_vm *vm, struct thaw_error *error)
-{
-    vm->run->immediate_exit = 1;
-    int r = ioctl(vm->vcpu_fd, KVM_RUN, 0);
-    vm->run->immediate_exit = 0;
-    return r < 0 && errno == EINTR ? 0 : bench_fail(error, -EIO, "a VM made by hand runs on");
-}
-
 static int run_and_save(struct bench *bench, const struct recipe *recipe, uint8_t *ram,
     struct floor_image *image, struct thaw_error *error)
 {
     struct floor_vm vm;
-    uint64_t entry = 0, first_ns;
+    struct floor_ran ran;
+    uint64_t entry = 0;
     int r = load(ram, image->bytes, recipe, &entry, error);
     if (r == 0)
         r = floor_vm_open(image->kvm_fd, ram, image->bytes, false, &vm, error);
@@ -162,9 +155,11 @@ static int run_and_save(struct bench *bench, const struct recipe *recipe, uint8_
     if (set_first_registers(&vm, image->kvm_fd, entry) < 0)
         r = bench_errno(error, "setting up a VM by hand");
     if (r == 0)
-        r = floor_vm_run(&vm, bench, recipe, 0, &first_ns, &image->position, error);
-    if (r == 0)
-        r = finish_io(&vm, error);
+        r = floor_vm_run(&vm, bench, recipe, 0, &ran, error);
+    if (r == 0) {
+        image->position = ran.position;
+        r = floor_vm_finish_io(&vm, error);
+    }
     if (r == 0)
         r = floor_state_save(&vm, image->kvm_fd, &image->state, error);
     floor_vm_close(&vm);
@@ -223,4 +218,28 @@ void floor_image_free(struct floor_image *image)
     if (image->kvm_fd > 0)
         close(image->kvm_fd);
     memset(image, 0, sizeof(*image));
+}
+
+/* --- Shells ----------------------------------------------------------------------------------- */
+
+int floor_shell_make(
+    const struct floor_image *image, struct floor_vm *ret, struct thaw_error *error)
+{
+    void *ram =
+        mmap(NULL, image->bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (ram == MAP_FAILED)
+        return bench_errno(error, "reserving memory for a floor");
+    int r = floor_vm_open(image->kvm_fd, ram, image->bytes, false, ret, error);
+    if (r < 0)
+        munmap(ram, image->bytes);
+    return r;
+}
+
+void floor_shell_free(struct floor_vm *shell)
+{
+    void *ram = shell->ram;
+    size_t bytes = shell->ram_bytes;
+    floor_vm_close(shell);
+    if (ram)
+        munmap(ram, bytes);
 }

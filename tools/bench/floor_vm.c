@@ -108,22 +108,35 @@ static int take_output(struct floor_vm *vm, struct output *output, struct thaw_e
 }
 
 int floor_vm_run(struct floor_vm *vm, const struct bench *bench, const struct recipe *recipe,
-    uint32_t from, uint64_t *ret_first_ns, uint32_t *ret_position, struct thaw_error *error)
+    uint32_t from, struct floor_ran *ret, struct thaw_error *error)
 {
     struct output output = {0};
+    struct floor_ran ran = {.run_ns = now_ns()};
     int r = 0;
     while (r == 0) {
         if (ioctl(vm->vcpu_fd, KVM_RUN, 0) < 0)
             return bench_errno(error, "running a VM by hand");
+        if (ran.exit_ns == 0)
+            ran.exit_ns = now_ns();
         if (vm->run->exit_reason != KVM_EXIT_IO)
             return bench_fail(
                 error, THAW_EGUEST, "KVM exit %u of a VM made by hand", vm->run->exit_reason);
         r = take_output(vm, &output, error);
         if (r == 0)
-            r = recipe_read(bench, recipe, from, output.bytes, output.count, ret_position, error);
+            r = recipe_read(bench, recipe, from, output.bytes, output.count, &ran.position, error);
     }
-    *ret_first_ns = output.first_ns;
+    ran.output_ns = output.first_ns;
+    if (r > 0)
+        *ret = ran;
     return MIN(r, 0);
+}
+
+int floor_vm_finish_io(struct floor_vm *vm, struct thaw_error *error)
+{
+    vm->run->immediate_exit = 1;
+    int r = ioctl(vm->vcpu_fd, KVM_RUN, 0);
+    vm->run->immediate_exit = 0;
+    return r < 0 && errno == EINTR ? 0 : bench_fail(error, -EIO, "a VM made by hand runs on");
 }
 
 /* --- State ------------------------------------------------------------------------------------ */

@@ -67,15 +67,25 @@ static void write_axis(FILE *out, const struct axis *axis, const char *unit, int
 
 /* --- Distributions ---------------------------------------------------------------------------- */
 
+/* A floor has other words for its end. */
+static bool is_metric(const char *name, const char *metric)
+{
+    static const struct {
+        const char *metric, *of_floor;
+    } same[] = {{"until durable", "until done"}, {"touched", "until read"}};
+    for (size_t i = 0; i < ARRAY_SIZE(same); i++)
+        if (strcmp(metric, same[i].metric) == 0 && strcmp(name, same[i].of_floor) == 0)
+            return true;
+    return strcmp(name, metric) == 0;
+}
+
 static size_t find_series(
     const struct results *results, const char *row, const char *metric, const struct series **ret)
 {
     size_t count = 0;
     for (size_t i = 0; i < results->series_count && count < MODES_MAX; i++)
         if (strcmp(results->series[i].row, row) == 0 &&
-            (strcmp(results->series[i].metric, metric) == 0 ||
-                (strcmp(metric, "until durable") == 0 &&
-                    strcmp(results->series[i].metric, "until done") == 0)))
+            is_metric(results->series[i].metric, metric))
             ret[count++] = &results->series[i];
     return count;
 }

@@ -167,7 +167,7 @@ static int check(struct bench *bench, const struct capture *capture, const struc
     struct subject clone;
     uint32_t position;
     const struct thaw_restore_options options = {.mode = mode};
-    int r = subject_restore(bench, &capture->recipe, &options, taken->name, &clone, error);
+    int r = subject_restore(bench, &capture->recipe, NULL, &options, taken->name, &clone, error);
     if (r < 0)
         return r;
     r = thaw_vm_resume(clone.vm, error);

@@ -37,7 +37,7 @@ static int sample_read(
     r = floor_frames_read(how->frames, bench->cpus, &ns, error);
     if (r < 0)
         return r;
-    results_add(&bench->results, row, mode->name, "first output", "us", (double)ns / 1e3);
+    results_add(&bench->results, row, mode->name, "until read", "us", (double)ns / 1e3);
     results_add(&bench->results, row, mode->name, "cpu", "us", (double)(cpu_ns() - cpu) / 1e3);
     return 0;
 }
@@ -50,10 +50,12 @@ static int run_modes(
     struct floor_case touch = {&data->image, recipe, FLOOR_SHELL, false};
     struct floor_case raw_warm = {&data->image, recipe, FLOOR_RAW, false};
     struct floor_case raw_cold = {&data->image, recipe, FLOOR_RAW, true};
-    struct thaw_case eager_warm = {&data->fixture, THAW_RESTORE_EAGER, false};
-    struct thaw_case eager_cold = {&data->fixture, THAW_RESTORE_EAGER, true};
-    struct thaw_case lazy_warm = {&data->fixture, THAW_RESTORE_LAZY, false};
-    struct thaw_case lazy_cold = {&data->fixture, THAW_RESTORE_LAZY, true};
+    const struct fixture *fixture = &data->fixture;
+    struct thaw_case image = {.fixture = fixture, .image = true};
+    struct thaw_case eager_warm = {.fixture = fixture, .mode = THAW_RESTORE_EAGER};
+    struct thaw_case eager_cold = {.fixture = fixture, .mode = THAW_RESTORE_EAGER, .cold = true};
+    struct thaw_case lazy_warm = {.fixture = fixture, .mode = THAW_RESTORE_LAZY};
+    struct thaw_case lazy_cold = {.fixture = fixture, .mode = THAW_RESTORE_LAZY, .cold = true};
     const struct mode modes[] = {
         {"floor-read, all, warm", sample_read, &warm},
         {"floor-read, all, cold", sample_read, &all},
@@ -61,6 +63,7 @@ static int run_modes(
         {"floor-touch", sample_floor, &touch},
         {"rawfile, warm", sample_floor, &raw_warm},
         {"rawfile, cold", sample_floor, &raw_cold},
+        {"new, image", sample_thaw, &image},
         {"new, eager, warm", sample_thaw, &eager_warm},
         {"new, eager, cold", sample_thaw, &eager_cold},
         {"new, lazy, warm", sample_thaw, &lazy_warm},
@@ -82,6 +85,8 @@ static int prepare(struct bench *bench, struct data *data, unsigned data_mib, un
     if (r == 0)
         r = fixture_make(bench, &recipe, &data->fixture, error);
     if (r == 0)
+        r = fixture_open_image(bench, &data->fixture, error);
+    if (r == 0)
         r = floor_frames_make(
             bench, "frames-all", recipe.initrd, (uint64_t)data_mib * MIB, &data->all, error);
     return r < 0 ? r
@@ -99,6 +104,7 @@ int row_data(struct bench *bench, const char *row, struct thaw_error *error)
         bench, data, quick ? DATA_MIB_QUICK : DATA_MIB, quick ? WS_MIB_QUICK : WS_MIB, error);
     if (r == 0)
         r = run_modes(bench, row, data, error);
+    fixture_close_image(&data->fixture);
     floor_image_free(&data->image);
     floor_frames_free(&data->all);
     floor_frames_free(&data->hot);

@@ -88,7 +88,7 @@ static int start_clone(struct bench *bench, const struct fixture *fixture, struc
 {
     const struct recipe *recipe = &fixture->recipe;
     const struct thaw_restore_options options = {.mode = THAW_RESTORE_LAZY};
-    int r = subject_restore(bench, recipe, &options, recipe->name, clone, error);
+    int r = subject_restore(bench, recipe, NULL, &options, recipe->name, clone, error);
     if (r == 0)
         r = thaw_vm_resume(clone->vm, error);
     if (r == 0)
@@ -120,16 +120,14 @@ static int measure_clones(struct bench *bench, const char *row, const struct fix
 static int start_bare(struct bench *bench, const struct floor_image *image,
     const struct recipe *recipe, struct floor_vm *vm, struct thaw_error *error)
 {
-    uint64_t first_ns;
-    uint32_t position;
+    struct floor_ran ran;
     uint8_t *ram = floor_map(NULL, image->bytes, image->memfd);
     if (!ram)
         return bench_errno(error, "mapping memory for a floor");
     int r = floor_vm_open(image->kvm_fd, ram, image->bytes, true, vm, error);
     if (r == 0)
         r = floor_state_restore(vm, &image->state, error);
-    return r < 0 ? r
-                 : floor_vm_run(vm, bench, recipe, image->position, &first_ns, &position, error);
+    return r < 0 ? r : floor_vm_run(vm, bench, recipe, image->position, &ran, error);
 }
 
 static int measure_bare(struct bench *bench, const char *row, const struct recipe *recipe,

@@ -43,7 +43,7 @@ static int run_clone(struct clone *clone)
     const struct recipe *recipe = &fanout->fixture.recipe;
     const struct thaw_restore_options options = {.mode = fanout->mode};
     int r = subject_restore(
-        fanout->bench, recipe, &options, recipe->name, &clone->subject, &clone->error);
+        fanout->bench, recipe, NULL, &options, recipe->name, &clone->subject, &clone->error);
     if (r == 0)
         r = thaw_vm_resume(clone->subject.vm, &clone->error);
     if (r == 0)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Row `restore`: a guest that does nothing, so that what is measured is the restore itself, by size
-// of RAM; by thaw and by hand.
+// Row `restore`: a guest that does nothing, so that what is measured is the restore itself, into a
+// new VM, by size of RAM; by thaw and by hand.
 
 #include "sample.h"
 #include <string.h>
@@ -20,11 +20,12 @@ static const struct way {
     enum floor_kind floor;
     enum thaw_restore_mode mode;
     bool cold;
+    bool image;
 } ways[] = {
     {"floor-new", .by_hand = true, .floor = FLOOR_NEW},
-    {"floor-shell", .by_hand = true, .floor = FLOOR_SHELL},
     {"rawfile, warm", .by_hand = true, .floor = FLOOR_RAW},
     {"rawfile, cold", .by_hand = true, .floor = FLOOR_RAW, .cold = true},
+    {"new, image", .image = true},
     {"new, eager, warm", .mode = THAW_RESTORE_EAGER},
     {"new, lazy, warm", .mode = THAW_RESTORE_LAZY},
     {"new, eager, cold", .mode = THAW_RESTORE_EAGER, .cold = true},
@@ -41,8 +42,8 @@ static void fill_mode(
     const struct size *size, const struct way *way, struct slot *slot, struct mode *ret)
 {
     snprintf(slot->name, sizeof(slot->name), "%s, %u MiB", way->name, size->recipe.mem_mib);
-    slot->thaw =
-        (struct thaw_case){.fixture = &size->fixture, .mode = way->mode, .cold = way->cold};
+    slot->thaw = (struct thaw_case){
+        .fixture = &size->fixture, .mode = way->mode, .cold = way->cold, .image = way->image};
     slot->floor = (struct floor_case){
         .image = &size->image, .recipe = &size->recipe, .kind = way->floor, .cold = way->cold};
     *ret = way->by_hand ? (struct mode){slot->name, sample_floor, &slot->floor}
@@ -55,7 +56,15 @@ static int make_size(
     int r = recipe_beat(bench, mem_mib, &size->recipe, error);
     if (r == 0)
         r = fixture_make(bench, &size->recipe, &size->fixture, error);
+    if (r == 0)
+        r = fixture_open_image(bench, &size->fixture, error);
     return r < 0 ? r : floor_image_make(bench, &size->recipe, true, &size->image, error);
+}
+
+static void free_size(struct size *size)
+{
+    fixture_close_image(&size->fixture);
+    floor_image_free(&size->image);
 }
 
 int row_restore(struct bench *bench, const char *row, struct thaw_error *error)
@@ -66,7 +75,7 @@ int row_restore(struct bench *bench, const char *row, struct thaw_error *error)
     static struct size sizes[ARRAY_SIZE(sizes_mib)];
     static struct slot slots[MODES];
     struct mode modes[MODES];
-    const struct rounds rounds = {.samples = 1000, .quick_samples = 20, .quick_s = 10};
+    const struct rounds rounds = {.samples = 100, .quick_samples = 20, .quick_s = 8};
     int r = 0;
     for (size_t i = 0; i < ARRAY_SIZE(sizes) && r == 0; i++)
         r = make_size(bench, sizes_mib[i], &sizes[i], error);
@@ -75,6 +84,6 @@ int row_restore(struct bench *bench, const char *row, struct thaw_error *error)
     if (r == 0)
         r = rows_run_modes(bench, row, modes, MODES, &rounds, error);
     for (size_t i = 0; i < ARRAY_SIZE(sizes); i++)
-        floor_image_free(&sizes[i].image);
+        free_size(&sizes[i]);
     return r;
 }

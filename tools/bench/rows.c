@@ -7,7 +7,9 @@
 
 const struct row rows[] = {
     {"capture", "full and diff snapshots against zstd on the same bytes", row_capture},
-    {"restore", "restores of an empty guest by RAM size, against the same done by hand",
+    {"pool", "restores of an empty guest into VMs that are ready, by RAM size, against the floor",
+        row_pool},
+    {"restore", "restores of an empty guest into new VMs, by RAM size, against the same by hand",
         row_restore},
     {"data", "restores of a guest with much data, until its working set is touched", row_data},
     {"pause", "how long the guest stands still for a snapshot", row_pause},

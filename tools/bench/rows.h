@@ -30,7 +30,7 @@ struct mode {
 };
 
 /* Runs every mode `samples` times, in turn. In a quick run, stops after `quick_s` seconds if each
- * mode has had one sample. The first round of all is not kept where `warm` is set. */
+ * mode has had one sample. */
 struct rounds {
     unsigned samples;
     unsigned quick_samples;
@@ -41,6 +41,7 @@ int rows_run_modes(struct bench *bench, const char *row, const struct mode *mode
     const struct rounds *rounds, struct thaw_error *error);
 
 int row_capture(struct bench *bench, const char *row, struct thaw_error *error);
+int row_pool(struct bench *bench, const char *row, struct thaw_error *error);
 int row_restore(struct bench *bench, const char *row, struct thaw_error *error);
 int row_data(struct bench *bench, const char *row, struct thaw_error *error);
 int row_pause(struct bench *bench, const char *row, struct thaw_error *error);

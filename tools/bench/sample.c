@@ -7,24 +7,62 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
-struct meter meter_start(void)
+/* --- What both note --------------------------------------------------------------------------- */
+
+struct timeline timeline_start(void)
 {
-    struct meter meter = {.cpu_ns = cpu_ns(), .read_bytes = scratch_bytes_read()};
-    meter.start_ns = now_ns();
-    return meter;
+    struct timeline timeline = {.cpu_ns = cpu_ns(), .read_bytes = scratch_bytes_read()};
+    timeline.start_ns = now_ns();
+    return timeline;
 }
 
-void meter_add(struct bench *bench, const char *row, const char *mode, const struct meter *meter,
-    uint64_t applied_ns, uint64_t first_ns)
+static void add_phases(
+    struct bench *bench, const char *row, const char *mode, const struct timeline *timeline)
+{
+    const struct {
+        const char *metric;
+        uint64_t end_ns;
+    } phases[] = {
+        {"phase: open", timeline->opened_ns},
+        {"phase: VM", timeline->shell_ns},
+        {"phase: memory", timeline->memory_ns},
+        {"phase: state", timeline->state_ns},
+        {"phase: resume", timeline->run_ns},
+        {"phase: guest", timeline->output_ns},
+    };
+    uint64_t begin_ns = timeline->start_ns;
+    for (size_t i = 0; i < ARRAY_SIZE(phases); i++) {
+        if (phases[i].end_ns < begin_ns)
+            continue;
+        results_add(&bench->results, row, mode, phases[i].metric, "us",
+            (double)(phases[i].end_ns - begin_ns) / 1e3);
+        begin_ns = phases[i].end_ns;
+    }
+}
+
+void timeline_add(struct bench *bench, const char *row, const char *mode,
+    const struct recipe *recipe, const struct timeline *timeline)
 {
     struct results *results = &bench->results;
-    double cpu = (double)(cpu_ns() - meter->cpu_ns) / 1e3;
-    double read = (double)(scratch_bytes_read() - meter->read_bytes) / MIB;
-    results_add(results, row, mode, "applied", "us", (double)(applied_ns - meter->start_ns) / 1e3);
-    results_add(
-        results, row, mode, "first output", "us", (double)(first_ns - meter->start_ns) / 1e3);
+    double cpu = (double)(cpu_ns() - timeline->cpu_ns) / 1e3;
+    double read = (double)(scratch_bytes_read() - timeline->read_bytes) / MIB;
+    const struct {
+        const char *metric;
+        uint64_t at_ns;
+    } endpoints[] = {
+        {"applied", timeline->state_ns},
+        {"first run", timeline->run_ns},
+        {"first exit", timeline->exit_ns},
+        {"first output", timeline->output_ns},
+        {"touched", recipe->kind == RECIPE_MEMTOUCH ? timeline->output_ns : 0},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(endpoints); i++)
+        if (endpoints[i].at_ns)
+            results_add(results, row, mode, endpoints[i].metric, "us",
+                (double)(endpoints[i].at_ns - timeline->start_ns) / 1e3);
     results_add(results, row, mode, "cpu", "us", cpu);
     results_add(results, row, mode, "read", "MiB", read);
+    add_phases(bench, row, mode, timeline);
 }
 
 /* --- By thaw ---------------------------------------------------------------------------------- */
@@ -40,88 +78,119 @@ static int prepare_store(const struct bench *bench, bool cold, struct thaw_error
     return r;
 }
 
+static void read_timing(const struct subject *subject, struct timeline *timeline)
+{
+    struct thaw_vm_timing timing = {.size = sizeof(timing)};
+    thaw_vm_get_timing(subject->vm, &timing);
+    timeline->opened_ns = timing.opened_ns;
+    timeline->shell_ns = timing.shell_ns;
+    timeline->memory_ns = timing.memory_ns;
+    timeline->state_ns = timing.state_ns;
+    timeline->run_ns = timing.first_run_ns;
+    timeline->exit_ns = timing.first_exit_ns;
+    timeline->output_ns = subject->first_ns;
+}
+
+int sample_thaw_keep(struct bench *bench, const char *row, const char *mode,
+    const struct thaw_case *how, struct subject *ret, struct thaw_error *error)
+{
+    const struct thaw_restore_options options = {.mode = how->mode, .pool = how->pool};
+    const struct recipe *recipe = &how->fixture->recipe;
+    thaw_image *image = how->from ? how->from : how->image ? how->fixture->image : NULL;
+    struct timeline timeline = timeline_start();
+    int r = subject_restore(bench, recipe, image, &options, recipe->name, ret, error);
+    if (r < 0)
+        return r;
+    uint64_t applied_ns = now_ns();
+    r = thaw_vm_resume(ret->vm, error);
+    if (r == 0)
+        r = subject_expect(ret, how->fixture->position, NULL, error);
+    if (r == 0)
+        r = thaw_vm_stop(ret->vm, error);
+    if (r < 0) {
+        subject_free(ret);
+        return r;
+    }
+    read_timing(ret, &timeline);
+    timeline.state_ns = applied_ns;
+    timeline_add(bench, row, mode, recipe, &timeline);
+    return 0;
+}
+
 int sample_thaw(
     struct bench *bench, const char *row, const struct mode *mode, struct thaw_error *error)
 {
     const struct thaw_case *how = mode->data;
-    const struct thaw_restore_options options = {.mode = how->mode};
-    const struct recipe *recipe = &how->fixture->recipe;
     struct subject subject;
-    int r = prepare_store(bench, how->cold, error);
-    if (r < 0)
-        return r;
-    struct meter meter = meter_start();
-    r = subject_restore(bench, recipe, &options, recipe->name, &subject, error);
-    if (r < 0)
-        return r;
-    uint64_t applied_ns = now_ns();
-    r = thaw_vm_resume(subject.vm, error);
+    int r = how->image ? 0 : prepare_store(bench, how->cold, error);
+    if (r == 0 && how->pool)
+        r = thaw_pool_wait(how->pool, GUEST_TIMEOUT_MS, error);
     if (r == 0)
-        r = subject_expect(&subject, how->fixture->position, NULL, error);
+        r = sample_thaw_keep(bench, row, mode->name, how, &subject, error);
     if (r == 0)
-        r = thaw_vm_stop(subject.vm, error);
-    if (r == 0)
-        meter_add(bench, row, mode->name, &meter, applied_ns, subject.first_ns);
-    subject_free(&subject);
+        subject_free(&subject);
     return r;
 }
 
 /* --- By hand ---------------------------------------------------------------------------------- */
 
-/* With a VM that has everything but memory and state. */
-static int go_on(struct bench *bench, const char *row, const struct mode *mode,
-    const struct meter *meter, struct floor_vm *vm, struct thaw_error *error)
+/* With a VM that has everything but state. */
+static int go_on(struct bench *bench, const char *row, const char *mode,
+    const struct floor_case *how, struct timeline *timeline, struct floor_vm *vm,
+    struct thaw_error *error)
 {
-    const struct floor_case *how = mode->data;
-    uint64_t first_ns = 0;
-    uint32_t position;
+    struct floor_ran ran;
     int r = floor_state_restore(vm, &how->image->state, error);
     if (r < 0)
         return r;
-    uint64_t applied_ns = now_ns();
-    r = floor_vm_run(vm, bench, how->recipe, how->image->position, &first_ns, &position, error);
-    if (r == 0)
-        meter_add(bench, row, mode->name, meter, applied_ns, first_ns);
-    return r;
+    timeline->state_ns = now_ns();
+    r = floor_vm_run(vm, bench, how->recipe, how->image->position, &ran, error);
+    if (r < 0)
+        return r;
+    timeline->run_ns = ran.run_ns;
+    timeline->exit_ns = ran.exit_ns;
+    timeline->output_ns = ran.output_ns;
+    timeline_add(bench, row, mode, how->recipe, timeline);
+    return 0;
 }
 
-static int sample_new(struct bench *bench, const char *row, const struct mode *mode, int file,
-    struct thaw_error *error)
+static int sample_new(struct bench *bench, const char *row, const char *mode,
+    const struct floor_case *how, int file, struct thaw_error *error)
 {
-    const struct floor_case *how = mode->data;
     const struct floor_image *image = how->image;
     struct floor_vm vm;
-    struct meter meter = meter_start();
+    struct timeline timeline = timeline_start();
     uint8_t *ram = floor_map(NULL, image->bytes, file);
     if (!ram)
         return bench_errno(error, "mapping memory for a floor");
     int r = floor_vm_open(image->kvm_fd, ram, image->bytes, false, &vm, error);
+    timeline.shell_ns = now_ns();
     if (r == 0)
-        r = go_on(bench, row, mode, &meter, &vm, error);
+        r = go_on(bench, row, mode, how, &timeline, &vm, error);
     floor_vm_close(&vm);
     munmap(ram, image->bytes);
     return r;
 }
 
-static int sample_shell(
-    struct bench *bench, const char *row, const struct mode *mode, struct thaw_error *error)
+int sample_floor_shell(struct bench *bench, const char *row, const char *mode,
+    const struct floor_case *how, struct floor_vm *shell, struct thaw_error *error)
 {
-    const struct floor_case *how = mode->data;
-    const struct floor_image *image = how->image;
-    struct floor_vm vm;
-    void *ram =
-        mmap(NULL, image->bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (ram == MAP_FAILED)
-        return bench_errno(error, "reserving memory for a floor");
-    int r = floor_vm_open(image->kvm_fd, ram, image->bytes, false, &vm, error);
-    if (r == 0) {
-        struct meter meter = meter_start();
-        r = floor_map(ram, image->bytes, image->memfd)
-                ? go_on(bench, row, mode, &meter, &vm, error)
-                : bench_errno(error, "mapping memory for a floor");
-    }
-    floor_vm_close(&vm);
-    munmap(ram, image->bytes);
+    struct timeline timeline = timeline_start();
+    if (!floor_map(shell->ram, shell->ram_bytes, how->image->memfd))
+        return bench_errno(error, "mapping memory for a floor");
+    timeline.memory_ns = now_ns();
+    return go_on(bench, row, mode, how, &timeline, shell, error);
+}
+
+static int sample_shell(struct bench *bench, const char *row, const char *mode,
+    const struct floor_case *how, struct thaw_error *error)
+{
+    struct floor_vm shell;
+    int r = floor_shell_make(how->image, &shell, error);
+    if (r < 0)
+        return r;
+    r = sample_floor_shell(bench, row, mode, how, &shell, error);
+    floor_shell_free(&shell);
     return r;
 }
 
@@ -130,14 +199,14 @@ int sample_floor(
 {
     const struct floor_case *how = mode->data;
     if (how->kind == FLOOR_SHELL)
-        return sample_shell(bench, row, mode, error);
+        return sample_shell(bench, row, mode->name, how, error);
     if (how->kind == FLOOR_NEW)
-        return sample_new(bench, row, mode, how->image->memfd, error);
+        return sample_new(bench, row, mode->name, how, how->image->memfd, error);
     int r = how->cold ? scratch_drop_cache(how->image->path, error) : 0;
     if (!how->cold)
         scratch_warm_cache(how->image->path);
     _cleanup_close_ int file = open(how->image->path, O_RDONLY | O_CLOEXEC);
     if (r == 0 && file < 0)
         r = bench_errno(error, "opening %s", how->image->path);
-    return r < 0 ? r : sample_new(bench, row, mode, file, error);
+    return r < 0 ? r : sample_new(bench, row, mode->name, how, file, error);
 }

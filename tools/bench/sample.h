@@ -5,10 +5,13 @@
  * request:
  *
  *   applied       the VM is there with all its state (thaw_restore has returned)
- *   first output  the guest's first byte, taken on its vCPU's thread. beat's is its first exit;
- *                 memtouch's comes when its working set has been touched
+ *   first run     its vCPU is about to enter the guest
+ *   first exit    the guest made KVM return for the first time
+ *   first output  the guest's first byte, taken on its vCPU's thread
+ *   touched       memtouch's working set: it prints when it has been through it
  *   cpu           time of all threads, until the guest was checked
  *   read          MiB from storage, which shows whether a cold start was cold
+ *   phase: ...    what each step took; the plot of phases is made of these
  */
 #ifndef BENCH_SAMPLE_H
 #define BENCH_SAMPLE_H
@@ -20,12 +23,19 @@
 struct thaw_case {
     const struct fixture *fixture;
     enum thaw_restore_mode mode;
-    bool cold; /* the store's files are not in the page cache */
+    bool cold;               /* the store's files are not in the page cache */
+    bool image;              /* from the fixture's image, which is open and complete */
+    struct thaw_pool *pool;  /* into a VM of this pool, which is settled before; NULL: a new one */
+    struct thaw_image *from; /* instead of the fixture's image; NULL: that */
 };
 
 /* mode->data is a struct thaw_case. */
 int sample_thaw(
     struct bench *bench, const char *row, const struct mode *mode, struct thaw_error *error);
+
+/* The same, but the VM is left to the caller, stopped, to be freed when that disturbs nobody. */
+int sample_thaw_keep(struct bench *bench, const char *row, const char *mode,
+    const struct thaw_case *how, struct subject *ret, struct thaw_error *error);
 
 enum floor_kind {
     FLOOR_NEW,   /* a VM from nothing, its memory a view of a memfd */
@@ -44,13 +54,22 @@ struct floor_case {
 int sample_floor(
     struct bench *bench, const char *row, const struct mode *mode, struct thaw_error *error);
 
-/* What both begin and end with. */
-struct meter {
-    uint64_t start_ns, cpu_ns, read_bytes;
+/* floor-shell, with a shell that floor_shell_make made. It stays the caller's. */
+int sample_floor_shell(struct bench *bench, const char *row, const char *mode,
+    const struct floor_case *how, struct floor_vm *shell, struct thaw_error *error);
+
+/* --- What both note --------------------------------------------------------------------------- */
+
+/* Instants; 0: not known. */
+struct timeline {
+    uint64_t start_ns;
+    uint64_t opened_ns, shell_ns, memory_ns, state_ns;
+    uint64_t run_ns, exit_ns, output_ns;
+    uint64_t cpu_ns, read_bytes; /* at the start */
 };
 
-struct meter meter_start(void);
-void meter_add(struct bench *bench, const char *row, const char *mode, const struct meter *meter,
-    uint64_t applied_ns, uint64_t first_ns);
+struct timeline timeline_start(void);
+void timeline_add(struct bench *bench, const char *row, const char *mode,
+    const struct recipe *recipe, const struct timeline *timeline);
 
 #endif

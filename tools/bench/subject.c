@@ -72,7 +72,7 @@ int subject_new(
     return r;
 }
 
-int subject_restore(struct bench *bench, const struct recipe *recipe,
+int subject_restore(struct bench *bench, const struct recipe *recipe, thaw_image *image,
     const struct thaw_restore_options *options, const char *ref, struct subject *ret,
     struct thaw_error *error)
 {
@@ -81,7 +81,8 @@ int subject_restore(struct bench *bench, const struct recipe *recipe,
     own.size = sizeof(own);
     own.console = on_console;
     own.console_data = ret;
-    int r = thaw_restore(bench->env, bench->store, ref, &own, &ret->vm, error);
+    int r = image ? thaw_image_restore(image, &own, &ret->vm, error)
+                  : thaw_restore(bench->env, bench->store, ref, &own, &ret->vm, error);
     if (r < 0)
         subject_free(ret);
     return r;
@@ -220,4 +221,17 @@ int fixture_make(
         r = subject_snapshot(&subject, &options, &ret->result, error);
     subject_free(&subject);
     return r;
+}
+
+int fixture_open_image(struct bench *bench, struct fixture *fixture, struct thaw_error *error)
+{
+    const struct thaw_image_options options = {.size = sizeof(options), .mode = THAW_RESTORE_EAGER};
+    return thaw_image_open(bench->env, bench->store, fixture->recipe.name, "thaw-bench", &options,
+        &fixture->image, error);
+}
+
+void fixture_close_image(struct fixture *fixture)
+{
+    thaw_image_close(fixture->image);
+    fixture->image = NULL;
 }

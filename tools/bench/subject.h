@@ -30,8 +30,8 @@ struct subject {
 int subject_new(struct bench *bench, const struct recipe *recipe, struct subject *ret,
     struct thaw_error *error);
 
-/* A VM of the snapshot, PAUSED. */
-int subject_restore(struct bench *bench, const struct recipe *recipe,
+/* A VM of the snapshot, PAUSED; from the image, if one is given, else by the reference. */
+int subject_restore(struct bench *bench, const struct recipe *recipe, thaw_image *image,
     const struct thaw_restore_options *options, const char *ref, struct subject *ret,
     struct thaw_error *error);
 
@@ -63,10 +63,15 @@ struct fixture {
     struct recipe recipe;
     uint32_t position; /* of the guest in the snapshot */
     struct thaw_snapshot_result result;
+    thaw_image *image; /* NULL: fixture_open_image was not called */
 };
 
 /* A full snapshot, named as the recipe. */
 int fixture_make(struct bench *bench, const struct recipe *recipe, struct fixture *ret,
     struct thaw_error *error);
+
+/* Opens the snapshot as an image that all clones share, and fills it. */
+int fixture_open_image(struct bench *bench, struct fixture *fixture, struct thaw_error *error);
+void fixture_close_image(struct fixture *fixture);
 
 #endif

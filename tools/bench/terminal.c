@@ -54,7 +54,7 @@ void terminal_print_row(const struct results *results, const char *row)
     bool first = true;
     for (size_t i = 0; i < results->series_count; i++) {
         const struct series *series = &results->series[i];
-        if (strcmp(series->row, row) != 0)
+        if (strcmp(series->row, row) != 0 || strncmp(series->metric, "phase: ", 7) == 0)
             continue;
         if (first)
             printf("\n%-34s %-18s %5s %11s %11s %11s %11s %11s\n", row, "", "n", "min", "p50",

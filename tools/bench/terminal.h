@@ -9,7 +9,7 @@
 void terminal_progress(const char *row, const char *mode, unsigned done, unsigned total);
 void terminal_progress_end(void);
 
-/* All series of a row. */
+/* All series of a row but its phases, which are better looked at as a picture. */
 void terminal_print_row(const struct results *results, const char *row);
 void terminal_print_targets(const struct results *results);
 
