@@ -50,7 +50,8 @@ struct floor_state {
 struct floor_image {
     int kvm_fd;
     int memfd;
-    char path[PATH_BYTES]; /* the raw file; empty: none was made */
+    char path[PATH_BYTES];       /* the raw file; empty: none was made */
+    char state_path[PATH_BYTES]; /* beside it, a struct floor_state */
     uint64_t bytes;
     uint32_t position; /* of the guest */
     struct floor_state state;
@@ -73,6 +74,9 @@ struct floor_ran {
  */
 int floor_vm_run(struct floor_vm *vm, const struct bench *bench, const struct recipe *recipe,
     uint32_t from, struct floor_ran *ret, struct thaw_error *error);
+
+/* Runs a guest for ever, its output going to a file. Returns where that fails. */
+int floor_vm_pump(struct floor_vm *vm, int fd, struct thaw_error *error);
 
 /* Ends the last I/O, so that the state can be saved. */
 int floor_vm_finish_io(struct floor_vm *vm, struct thaw_error *error);

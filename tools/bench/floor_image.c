@@ -185,10 +185,32 @@ static int write_raw(const struct floor_image *image, const uint8_t *ram, struct
     return fsync(fd) < 0 ? bench_errno(error, "writing %s", image->path) : 0;
 }
 
+static int write_state(const struct floor_image *image, struct thaw_error *error)
+{
+    _cleanup_close_ int fd =
+        open(image->state_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0 || write(fd, &image->state, sizeof(image->state)) != sizeof(image->state))
+        return bench_errno(error, "writing %s", image->state_path);
+    return 0;
+}
+
+static int write_files(const struct bench *bench, const struct recipe *recipe, const void *ram,
+    struct floor_image *image, struct thaw_error *error)
+{
+    char name[64];
+    snprintf(name, sizeof(name), "%s.raw", recipe->name);
+    int r = scratch_path(bench, name, image->path, sizeof(image->path), error);
+    snprintf(name, sizeof(name), "%s.state", recipe->name);
+    if (r == 0)
+        r = scratch_path(bench, name, image->state_path, sizeof(image->state_path), error);
+    if (r == 0)
+        r = write_raw(image, ram, error);
+    return r < 0 ? r : write_state(image, error);
+}
+
 int floor_image_make(struct bench *bench, const struct recipe *recipe, bool raw_file,
     struct floor_image *ret, struct thaw_error *error)
 {
-    char name[64];
     memset(ret, 0, sizeof(*ret));
     ret->bytes = (uint64_t)recipe->mem_mib * MIB;
     ret->kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
@@ -199,12 +221,9 @@ int floor_image_make(struct bench *bench, const struct recipe *recipe, bool raw_
         mmap(NULL, ret->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, ret->memfd, 0);
     if (ram == MAP_FAILED)
         return bench_errno(error, "mapping memory for a floor");
-    snprintf(name, sizeof(name), "%s.raw", recipe->name);
     int r = run_and_save(bench, recipe, ram, ret, error);
     if (r == 0 && raw_file)
-        r = scratch_path(bench, name, ret->path, sizeof(ret->path), error);
-    if (r == 0 && raw_file)
-        r = write_raw(ret, ram, error);
+        r = write_files(bench, recipe, ram, ret, error);
     munmap(ram, ret->bytes);
     return r;
 }
@@ -213,6 +232,8 @@ void floor_image_free(struct floor_image *image)
 {
     if (image->path[0])
         unlink(image->path);
+    if (image->state_path[0])
+        unlink(image->state_path);
     if (image->memfd > 0)
         close(image->memfd);
     if (image->kvm_fd > 0)

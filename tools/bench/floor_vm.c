@@ -131,6 +131,19 @@ int floor_vm_run(struct floor_vm *vm, const struct bench *bench, const struct re
     return MIN(r, 0);
 }
 
+int floor_vm_pump(struct floor_vm *vm, int fd, struct thaw_error *error)
+{
+    while (ioctl(vm->vcpu_fd, KVM_RUN, 0) == 0 && vm->run->exit_reason == KVM_EXIT_IO) {
+        char *bytes = (char *)vm->run + vm->run->io.data_offset;
+        size_t count = (size_t)vm->run->io.size * vm->run->io.count;
+        if (vm->run->io.direction == KVM_EXIT_IO_IN)
+            memset(bytes, 0, count);
+        else if (vm->run->io.port == PORT_COM1 && write(fd, bytes, count) < 0)
+            break;
+    }
+    return bench_errno(error, "running a VM by hand, until exit %u", vm->run->exit_reason);
+}
+
 int floor_vm_finish_io(struct floor_vm *vm, struct thaw_error *error)
 {
     vm->run->immediate_exit = 1;

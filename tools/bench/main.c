@@ -163,6 +163,8 @@ int main(int argc, char **argv)
     static struct bench bench;
     if (argc == 5 && strcmp(argv[1], PROCESS_EMBED) == 0)
         return process_embed(&argv[2]);
+    if (argc == 4 && strcmp(argv[1], PROCESS_RAWFILE) == 0)
+        return process_rawfile(&argv[2]);
     const struct row **chosen = calloc(row_count, sizeof(const struct row *));
     bench.options.dir = "/var/tmp";
     if (!chosen)

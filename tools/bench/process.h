@@ -9,4 +9,9 @@
 #define PROCESS_EMBED "embed"
 int process_embed(char **args);
 
+/* The same by hand: a new VM, its memory a view of an uncompressed file. The others are that file
+ * and the one beside it with the state. */
+#define PROCESS_RAWFILE "rawfile"
+int process_rawfile(char **args);
+
 #endif

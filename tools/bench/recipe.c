@@ -80,6 +80,16 @@ int recipe_beat(struct bench *bench, unsigned mem_mib, struct recipe *ret, struc
     return r < 0 || access(ret->kernel, F_OK) == 0 ? r : write_beat(bench, ret->kernel, error);
 }
 
+int recipe_tick(struct bench *bench, const char *name, unsigned mem_mib, struct recipe *ret,
+    struct thaw_error *error)
+{
+    *ret = (struct recipe){.kind = RECIPE_TICK, .mem_mib = mem_mib};
+    snprintf(ret->name, sizeof(ret->name), "%s", name);
+    snprintf(ret->kernel, sizeof(ret->kernel), "%.480s/tick", bench->guests_dir);
+    snprintf(ret->cmdline, sizeof(ret->cmdline), "wait=spin interval=1 nonce=%.8s", bench->nonce);
+    return access(ret->kernel, R_OK) == 0 ? 0 : bench_errno(error, "looking for %s", ret->kernel);
+}
+
 static int make_data(const struct bench *bench, const char *path, unsigned mib, unsigned seed,
     struct thaw_error *error)
 {
@@ -150,12 +160,10 @@ static uint64_t expected_sum(const struct bench *bench, const struct recipe *rec
     return recipe->writes ? sum + pages * pass : sum;
 }
 
-static int read_line(const struct bench *bench, const struct recipe *recipe, const char *bytes,
-    const char *end, uint32_t *ret_pass, struct thaw_error *error)
+static int read_pass(const struct bench *bench, const struct recipe *recipe, const char *line,
+    uint32_t *ret_pass, struct thaw_error *error)
 {
-    char line[LINE_BYTES];
     unsigned long pass, pages, sum;
-    snprintf(line, sizeof(line), "%.*s", (int)MIN(end - bytes, LINE_BYTES - 1), bytes);
     if (sscanf(line, "memtouch: pass %lu pages %lu sum %lx", &pass, &pages, &sum) != 3)
         return bench_fail(error, THAW_EGUEST, "the guest printed '%.80s'", line);
     if (pages != (unsigned long)recipe->ws_mib * PAGES_PER_MIB ||
@@ -166,31 +174,53 @@ static int read_line(const struct bench *bench, const struct recipe *recipe, con
     return 1;
 }
 
+static int read_tick(
+    const struct bench *bench, const char *line, uint32_t *ret_tick, struct thaw_error *error)
+{
+    unsigned long tick;
+    char nonce[LINE_BYTES];
+    if (sscanf(line, "tick %lu %s", &tick, nonce) != 2 || strcmp(nonce, bench->nonce) != 0)
+        return bench_fail(error, THAW_EGUEST, "the guest printed '%.80s'", line);
+    *ret_tick = (uint32_t)tick;
+    return 1;
+}
+
+static int read_line(const struct bench *bench, const struct recipe *recipe, const char *bytes,
+    const char *end, uint32_t *ret_number, struct thaw_error *error)
+{
+    char line[LINE_BYTES];
+    snprintf(line, sizeof(line), "%.*s", (int)MIN(end - bytes, LINE_BYTES - 1), bytes);
+    return recipe->kind == RECIPE_TICK ? read_tick(bench, line, ret_number, error)
+                                       : read_pass(bench, recipe, line, ret_number, error);
+}
+
 static bool starts_with(const char *bytes, size_t count, const char *text)
 {
     return count >= strlen(text) && memcmp(bytes, text, strlen(text)) == 0;
 }
 
-static int read_memtouch(const struct bench *bench, const struct recipe *recipe, uint32_t from,
+static int read_lines(const struct bench *bench, const struct recipe *recipe, uint32_t from,
     const char *bytes, size_t count, uint32_t *ret_position, struct thaw_error *error)
 {
-    uint32_t pass;
+    const char *ready = recipe->kind == RECIPE_TICK ? "tick: ready" : "memtouch: ready";
+    const char *begin = recipe->kind == RECIPE_TICK ? "tick " : "memtouch: ";
+    uint32_t number;
     const char *end = memchr(bytes, '\n', count);
-    if (end && (starts_with(bytes, count, "memtouch: ready") ||
-                   (from == POSITION_UNKNOWN && !starts_with(bytes, count, "memtouch: ")))) {
+    if (end && (starts_with(bytes, count, ready) ||
+                   (from == POSITION_UNKNOWN && !starts_with(bytes, count, begin)))) {
         count -= (size_t)(end + 1 - bytes);
         bytes = end + 1;
         end = memchr(bytes, '\n', count);
     }
     if (!end)
         return 0;
-    int r = read_line(bench, recipe, bytes, end, &pass, error);
+    int r = read_line(bench, recipe, bytes, end, &number, error);
     if (r < 0)
         return r;
-    if (from != POSITION_UNKNOWN && pass != from + 1)
+    if (from != POSITION_UNKNOWN && number != from + 1)
         return bench_fail(
-            error, THAW_EGUEST, "the guest went on with pass %u instead of %u", pass, from + 1);
-    *ret_position = pass;
+            error, THAW_EGUEST, "the guest went on with %u instead of %u", number, from + 1);
+    *ret_position = number;
     return 1;
 }
 
@@ -199,7 +229,7 @@ int recipe_read(const struct bench *bench, const struct recipe *recipe, uint32_t
 {
     return recipe->kind == RECIPE_BEAT
                ? read_beat(bench, from, bytes, count, ret_position, error)
-               : read_memtouch(bench, recipe, from, bytes, count, ret_position, error);
+               : read_lines(bench, recipe, from, bytes, count, ret_position, error);
 }
 
 int recipe_position(const struct bench *bench, const struct recipe *recipe, size_t total,

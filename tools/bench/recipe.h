@@ -5,6 +5,8 @@
  *
  *   beat      a loop that does nothing but count in its memory and print count and nonce: whatever
  *             is between request and first output is not the guest's
+ *   tick      counts aloud as fast as it can, with the nonce: as little as a guest with a kernel's
+ *             ways in can do, which QEMU wants
  *   memtouch  reads or writes a working set page by page, checks each page, and prints a sum of
  *             what it read: its first output says that the working set was touched
  *
@@ -18,6 +20,7 @@
 
 enum recipe_kind {
     RECIPE_BEAT,
+    RECIPE_TICK,
     RECIPE_MEMTOUCH,
 };
 
@@ -37,6 +40,9 @@ struct recipe {
 int recipe_beat(
     struct bench *bench, unsigned mem_mib, struct recipe *ret, struct thaw_error *error);
 
+int recipe_tick(struct bench *bench, const char *name, unsigned mem_mib, struct recipe *ret,
+    struct thaw_error *error);
+
 struct memtouch_options {
     unsigned mem_mib;
     unsigned data_mib;
@@ -49,7 +55,7 @@ struct memtouch_options {
 int recipe_memtouch(struct bench *bench, const char *name, const struct memtouch_options *options,
     struct recipe *ret, struct thaw_error *error);
 
-/* Where a guest is. beat: how many bytes it has printed; memtouch: the last pass it has printed. */
+/* Where a guest is. beat: how many bytes it has printed; others: the last tick or pass. */
 #define POSITION_UNKNOWN UINT32_MAX
 
 /* Looks for the first record in what a guest has printed since it was at `from`. 1: it is there,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Row `process`: from the start of a program to the first byte of the guest's that it restores, by
-// thaw and, if asked for, by QEMU.
+// thaw, by hand, and by QEMU if asked for.
 
+#include "floor.h"
 #include "process.h"
 #include "qemu.h"
 #include "rows.h"
@@ -9,12 +10,14 @@
 #include "subject.h"
 #include <poll.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
+#define GUESTS         2
+#define EMPTY_MEM_MIB  128
 #define DATA_MEM_MIB   1024
 #define DATA_MIB       512
-#define DATA_MIB_QUICK 64
-#define MODES_MAX      8
+#define DATA_MIB_QUICK 512
 
 struct command {
     const char *const *argv;
@@ -46,6 +49,11 @@ static int read_output(
     }
 }
 
+static double seconds(struct timeval time)
+{
+    return (double)time.tv_sec + (double)time.tv_usec / 1e6;
+}
+
 static int sample_process(
     struct bench *bench, const char *row, const struct mode *mode, struct thaw_error *error)
 {
@@ -53,6 +61,7 @@ static int sample_process(
     int pipes[2];
     pid_t pid;
     uint64_t first_ns = 0;
+    struct rusage used = {0};
     if (pipe(pipes) < 0)
         return bench_errno(error, "making a pipe");
     uint64_t start_ns = now_ns();
@@ -61,9 +70,12 @@ static int sample_process(
     if (r == 0) {
         r = read_output(command, pipes[0], &first_ns, error);
         kill(pid, SIGKILL);
-        waitpid(pid, NULL, 0);
+        wait4(pid, NULL, 0, &used);
     }
     close(pipes[0]);
+    if (r == 0)
+        results_add(&bench->results, row, mode->name, "cpu", "us",
+            seconds(used.ru_utime) * 1e6 + seconds(used.ru_stime) * 1e6);
     if (r == 0)
         results_add(&bench->results, row, mode->name, "first output", "us",
             (double)(first_ns - start_ns) / 1e3);
@@ -72,14 +84,18 @@ static int sample_process(
 
 /* --- What is started -------------------------------------------------------------------------- */
 
+#define COMMANDS_MAX 4
+
 struct guest {
     const char *name;
     struct fixture fixture;
+    struct floor_image image;
     char qemu_path[PATH_BYTES];
     struct qemu_command qemu;
-    const char *embed[6], *command[8];
-    struct command by_embed, by_command, by_qemu;
-    char names[3][64];
+    const char *argv[COMMANDS_MAX][8];
+    struct command commands[COMMANDS_MAX];
+    char names[COMMANDS_MAX][64];
+    size_t count;
 };
 
 /* Whether there is a `thaw restore` yet. */
@@ -92,29 +108,38 @@ static bool has_restore(const struct bench *bench)
            scratch_wait(pid, 0, "thaw restore", &ignored) == 0;
 }
 
+static struct mode add_command(const struct bench *bench, struct guest *guest, const char *name,
+    const char *const *argv, uint32_t position)
+{
+    size_t i = guest->count++;
+    guest->commands[i] = (struct command){argv, bench, &guest->fixture.recipe, position};
+    snprintf(guest->names[i], sizeof(guest->names[i]), "%s, %s", name, guest->name);
+    return (struct mode){guest->names[i], sample_process, &guest->commands[i]};
+}
+
 static size_t add_thaw(
     const struct bench *bench, struct guest *guest, const char *store, struct mode *ret)
 {
-    const char *embed[] = {
-        bench->self_path, PROCESS_EMBED, store, guest->fixture.recipe.name, "lazy", NULL};
-    const char *command[] = {bench->thaw_path, "--store", store, "restore",
-        guest->fixture.recipe.name, "--mode", "lazy", NULL};
-    memcpy(guest->embed, embed, sizeof(embed));
-    memcpy(guest->command, command, sizeof(command));
-    guest->by_embed =
-        (struct command){guest->embed, bench, &guest->fixture.recipe, guest->fixture.position};
-    guest->by_command = guest->by_embed;
-    guest->by_command.argv = guest->command;
-    snprintf(guest->names[0], sizeof(guest->names[0]), "libthaw program, %s", guest->name);
-    snprintf(guest->names[1], sizeof(guest->names[1]), "thaw restore, %s", guest->name);
-    ret[0] = (struct mode){guest->names[0], sample_process, &guest->by_embed};
-    ret[1] = (struct mode){guest->names[1], sample_process, &guest->by_command};
-    return has_restore(bench) ? 2 : 1;
+    const struct fixture *fixture = &guest->fixture;
+    const char *const embed[8] = {
+        bench->self_path, PROCESS_EMBED, store, fixture->recipe.name, "lazy"};
+    const char *const command[8] = {
+        bench->thaw_path, "--store", store, "restore", fixture->recipe.name, "--mode", "lazy"};
+    const char *const rawfile[8] = {
+        bench->self_path, PROCESS_RAWFILE, guest->image.path, guest->image.state_path};
+    memcpy(guest->argv[0], rawfile, sizeof(rawfile));
+    memcpy(guest->argv[1], embed, sizeof(embed));
+    memcpy(guest->argv[2], command, sizeof(command));
+    ret[0] = add_command(bench, guest, "rawfile", guest->argv[0], guest->image.position);
+    ret[1] = add_command(bench, guest, "libthaw program", guest->argv[1], fixture->position);
+    if (!has_restore(bench))
+        return 2;
+    ret[2] = add_command(bench, guest, "thaw restore", guest->argv[2], fixture->position);
+    return 3;
 }
 
-/* The guest was stopped right behind a line, so its next is that of the next pass. QEMU reads the
- * kernel before it throws it away for what it restores, so a guest without a PVH entry is none for
- * it. */
+/* QEMU stops the guest anywhere in a line. It reads the kernel before it throws it away for what it
+ * restores, so a guest without a PVH entry is none for it. */
 static int add_qemu(
     const struct bench *bench, struct guest *guest, struct mode *ret, struct thaw_error *error)
 {
@@ -123,31 +148,41 @@ static int add_qemu(
     if (r < 0)
         return r;
     qemu_restore_command(&guest->fixture.recipe, guest->qemu_path, &guest->qemu);
-    guest->by_qemu =
-        (struct command){guest->qemu.argv, bench, &guest->fixture.recipe, POSITION_UNKNOWN};
-    snprintf(guest->names[2], sizeof(guest->names[2]), "QEMU, %s", guest->name);
-    *ret = (struct mode){guest->names[2], sample_process, &guest->by_qemu};
+    *ret = add_command(bench, guest, "QEMU", guest->qemu.argv, POSITION_UNKNOWN);
     return 0;
 }
 
-static int make_guest(struct bench *bench, const char *name, const struct memtouch_options *options,
-    struct guest *ret, struct thaw_error *error)
+static int make_guest(
+    struct bench *bench, struct guest *guest, const struct recipe *recipe, struct thaw_error *error)
+{
+    int r = floor_image_make(bench, recipe, true, &guest->image, error);
+    return r < 0 ? r : fixture_make(bench, recipe, &guest->fixture, error);
+}
+
+static int make_guests(struct bench *bench, struct guest *guests, struct thaw_error *error)
 {
     struct recipe recipe;
-    char snapshot[40];
-    ret->name = name;
-    snprintf(snapshot, sizeof(snapshot), "process-%u", options->data_mib);
-    int r = recipe_memtouch(bench, snapshot, options, &recipe, error);
-    return r < 0 ? r : fixture_make(bench, &recipe, &ret->fixture, error);
+    const struct memtouch_options large = {.mem_mib = DATA_MEM_MIB,
+        .data_mib = bench->options.quick ? DATA_MIB_QUICK : DATA_MIB,
+        .ws_mib = 1,
+        .random = true};
+    guests[0].name = "empty guest";
+    guests[1].name = "much data";
+    int r = recipe_tick(bench, "process-empty", EMPTY_MEM_MIB, &recipe, error);
+    if (r == 0)
+        r = make_guest(bench, &guests[0], &recipe, error);
+    if (r == 0)
+        r = recipe_memtouch(bench, "process-data", &large, &recipe, error);
+    return r < 0 ? r : make_guest(bench, &guests[1], &recipe, error);
 }
 
 static int run_guests(struct bench *bench, const char *row, struct guest *guests, size_t count,
     struct thaw_error *error)
 {
-    struct mode modes[MODES_MAX];
+    struct mode modes[GUESTS * COMMANDS_MAX];
     size_t mode_count = 0;
     char store[PATH_BYTES];
-    const struct rounds rounds = {.samples = 100, .quick_samples = 8, .quick_s = 5};
+    const struct rounds rounds = {.samples = 100, .quick_samples = 10, .quick_s = 5};
     int r = scratch_path(bench, "store", store, sizeof(store), error);
     for (size_t i = 0; i < count && r == 0; i++) {
         mode_count += add_thaw(bench, &guests[i], store, &modes[mode_count]);
@@ -161,19 +196,14 @@ static int run_guests(struct bench *bench, const char *row, struct guest *guests
 
 int row_process(struct bench *bench, const char *row, struct thaw_error *error)
 {
-    struct guest *guests = calloc(2, sizeof(*guests));
-    const struct memtouch_options small = {.mem_mib = 128, .data_mib = 1, .ws_mib = 1};
-    struct memtouch_options large = {
-        .mem_mib = DATA_MEM_MIB, .data_mib = DATA_MIB, .ws_mib = 1, .random = true};
-    if (bench->options.quick)
-        large.data_mib = DATA_MIB_QUICK;
+    struct guest *guests = calloc(GUESTS, sizeof(*guests));
     if (!guests)
         return bench_fail(error, -ENOMEM, "no memory for row %s", row);
-    int r = make_guest(bench, "empty guest", &small, &guests[0], error);
+    int r = make_guests(bench, guests, error);
     if (r == 0)
-        r = make_guest(bench, "much data", &large, &guests[1], error);
-    if (r == 0)
-        r = run_guests(bench, row, guests, 2, error);
+        r = run_guests(bench, row, guests, GUESTS, error);
+    for (size_t i = 0; i < GUESTS; i++)
+        floor_image_free(&guests[i].image);
     free(guests);
     return r;
 }
