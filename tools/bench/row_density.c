@@ -3,10 +3,12 @@
 // set, and what a VM made by hand takes that does the same.
 
 #include "floor.h"
+#include "reaper.h"
 #include "rows.h"
 #include "subject.h"
 #include "terminal.h"
 #include <dirent.h>
+#include <malloc.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -15,7 +17,7 @@
 #define DATA_MIB     16
 #define WS_MIB       4
 #define CLONES       500
-#define CLONES_QUICK 20
+#define CLONES_QUICK 100
 
 /* A field of a file like /proc/meminfo, in MiB. */
 static double read_mib(const char *path, const char *field)
@@ -58,8 +60,10 @@ struct usage {
     double pss_mib, held_mib, system_mib;
 };
 
+/* What the allocator keeps of what was freed is nobody's. */
 static struct usage usage_now(void)
 {
+    malloc_trim(0);
     return (struct usage){
         .pss_mib = read_mib("/proc/self/smaps_rollup", "Pss"),
         .held_mib = read_mib("/proc/self/smaps_rollup", "Pss_Anon") + memfd_mib(),
@@ -88,21 +92,30 @@ static int start_clone(struct bench *bench, const struct fixture *fixture, struc
 {
     const struct recipe *recipe = &fixture->recipe;
     const struct thaw_restore_options options = {.mode = THAW_RESTORE_LAZY};
-    int r = subject_restore(bench, recipe, NULL, &options, recipe->name, clone, error);
-    if (r == 0)
-        r = thaw_vm_resume(clone->vm, error);
-    if (r == 0)
-        r = subject_expect(clone, fixture->position, NULL, error);
-    return r < 0 ? r : thaw_vm_pause(clone->vm, error);
+    int r = subject_restore(bench, recipe, fixture->image, &options, recipe->name, clone, error);
+    if (r < 0)
+        return r;
+    subject_hold(clone, fixture->position);
+    r = thaw_vm_resume(clone->vm, error);
+    return r < 0 ? r : subject_expect(clone, fixture->position, NULL, error);
 }
 
-static int measure_clones(struct bench *bench, const char *row, const struct fixture *fixture,
+static void end_clone(void *what)
+{
+    subject_free(what);
+}
+
+/* The image is part of what they take. */
+static int measure_clones(struct bench *bench, const char *row, struct fixture *fixture,
     unsigned count, struct thaw_error *error)
 {
     struct subject *clones _cleanup_free_ = calloc(count, sizeof(*clones));
     int r = clones ? 0 : bench_fail(error, -ENOMEM, "no memory for %u clones", count);
+    struct reaper reaper = {.count = 0};
     unsigned made = 0;
     struct usage before = usage_now();
+    if (r == 0)
+        r = fixture_open_image(bench, fixture, error);
     for (; made < count && r == 0; made++) {
         terminal_progress(row, "clones", made, count);
         r = bench_interrupted ? bench_fail(error, -EINTR, "interrupted")
@@ -111,7 +124,8 @@ static int measure_clones(struct bench *bench, const char *row, const struct fix
     if (r == 0)
         add_usage(bench, row, "clones", before, count);
     for (unsigned i = 0; clones && i < made; i++)
-        subject_free(&clones[i]);
+        reaper_add(&reaper, end_clone, &clones[i]);
+    reaper_wait(&reaper);
     return r;
 }
 
@@ -130,6 +144,11 @@ static int start_bare(struct bench *bench, const struct floor_image *image,
     return r < 0 ? r : floor_vm_run(vm, bench, recipe, image->position, &ran, error);
 }
 
+static void end_bare(void *what)
+{
+    floor_shell_free(what);
+}
+
 static int measure_bare(struct bench *bench, const char *row, const struct recipe *recipe,
     unsigned count, struct thaw_error *error)
 {
@@ -137,6 +156,7 @@ static int measure_bare(struct bench *bench, const char *row, const struct recip
     struct floor_vm *vms _cleanup_free_ = calloc(count, sizeof(*vms));
     int r = image && vms ? floor_image_make(bench, recipe, false, image, error)
                          : bench_fail(error, -ENOMEM, "no memory for %u VMs", count);
+    struct reaper reaper = {.count = 0};
     unsigned made = 0;
     struct usage before = usage_now();
     for (; made < count && r == 0; made++) {
@@ -146,11 +166,10 @@ static int measure_bare(struct bench *bench, const char *row, const struct recip
     }
     if (r == 0)
         add_usage(bench, row, "bare VMs", before, count);
-    for (unsigned i = 0; vms && i < made; i++) {
-        if (vms[i].ram)
-            munmap(vms[i].ram, vms[i].ram_bytes);
-        floor_vm_close(&vms[i]);
-    }
+    for (unsigned i = 0; vms && i < made; i++)
+        if (vms[i].run)
+            reaper_add(&reaper, end_bare, &vms[i]);
+    reaper_wait(&reaper);
     if (image)
         floor_image_free(image);
     free(image);
@@ -160,7 +179,7 @@ static int measure_bare(struct bench *bench, const char *row, const struct recip
 int row_density(struct bench *bench, const char *row, struct thaw_error *error)
 {
     struct recipe recipe;
-    struct fixture fixture;
+    struct fixture fixture = {.image = NULL};
     unsigned count = bench->options.quick ? CLONES_QUICK : CLONES;
     const struct memtouch_options options = {
         .mem_mib = MEM_MIB, .data_mib = DATA_MIB, .ws_mib = WS_MIB, .writes = true, .random = true};
@@ -169,5 +188,8 @@ int row_density(struct bench *bench, const char *row, struct thaw_error *error)
         r = fixture_make(bench, &recipe, &fixture, error);
     if (r == 0)
         r = measure_bare(bench, row, &recipe, count, error);
-    return r < 0 ? r : measure_clones(bench, row, &fixture, count, error);
+    if (r == 0)
+        r = measure_clones(bench, row, &fixture, count, error);
+    fixture_close_image(&fixture);
+    return r;
 }

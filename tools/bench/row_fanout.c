@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Row `fanout`: so many clones of one snapshot asked for at the same instant, each by a thread, and
-// how long until all have proved that they run.
+// Row `fanout`: so many clones asked for at the same instant, and how long until all have proved
+// that they run. As many threads as CPUs serve the requests; what one waits for its turn counts.
 
+#include "reaper.h"
 #include "rows.h"
 #include "subject.h"
-#include "terminal.h"
 #include <pthread.h>
+#include <stdatomic.h>
 
-#define MEM_MIB    128
-#define CLONES_MAX 100
-
-static const unsigned counts[] = {1, 4, 16, 64, CLONES_MAX};
+#define MEM_MIB         128
+#define CLONES_MAX      100
+#define DIFFERENT_QUICK 16
+#define THREADS_MAX     64
 
 enum gate {
     GATE_SHUT,
@@ -18,40 +19,51 @@ enum gate {
     GATE_OFF, /* go home */
 };
 
-struct fanout {
-    struct bench *bench;
-    struct fixture fixture;
-    enum thaw_restore_mode mode;
-    pthread_mutex_t lock; /* guards gate */
-    pthread_cond_t changed;
-    enum gate gate;
-};
-
 struct clone {
-    struct fanout *fanout;
-    pthread_t thread;
     struct subject subject;
-    uint64_t first_ns;
     int result;
     struct thaw_error error;
 };
 
-/* A clone that has proved itself rests, as it would not matter who runs it then. */
-static int run_clone(struct clone *clone)
+struct fanout {
+    struct bench *bench;
+    struct fixture *fixtures; /* of one guest, at different times */
+    unsigned fixture_count;
+    thaw_pool *pool;
+    pthread_mutex_t lock; /* guards gate */
+    pthread_cond_t changed;
+    enum gate gate;
+    struct clone clones[CLONES_MAX];
+};
+
+struct fanout_case {
+    struct fanout *fanout;
+    unsigned count;
+    bool different; /* snapshots, in turn; else all of the first */
+    bool pooled;
+};
+
+/* One sample: who takes the next request. */
+struct requests {
+    const struct fanout_case *how;
+    atomic_uint next;
+};
+
+/* A clone that has proved itself rests: how the host shares processors is not the question. */
+static int run_clone(const struct fanout_case *how, unsigned number)
 {
-    const struct fanout *fanout = clone->fanout;
-    const struct recipe *recipe = &fanout->fixture.recipe;
-    const struct thaw_restore_options options = {.mode = fanout->mode};
-    int r = subject_restore(
-        fanout->bench, recipe, NULL, &options, recipe->name, &clone->subject, &clone->error);
-    if (r == 0)
-        r = thaw_vm_resume(clone->subject.vm, &clone->error);
-    if (r == 0)
-        r = subject_expect(&clone->subject, fanout->fixture.position, NULL, &clone->error);
-    if (r == 0)
-        r = thaw_vm_pause(clone->subject.vm, &clone->error);
-    clone->first_ns = clone->subject.first_ns;
-    return r;
+    struct fanout *fanout = how->fanout;
+    struct clone *clone = &fanout->clones[number];
+    const struct fixture *fixture =
+        &fanout->fixtures[how->different ? number % fanout->fixture_count : 0];
+    const struct thaw_restore_options options = {.pool = how->pooled ? fanout->pool : NULL};
+    int r = subject_restore(fanout->bench, &fixture->recipe, fixture->image, &options,
+        fixture->recipe.name, &clone->subject, &clone->error);
+    if (r < 0)
+        return r;
+    subject_hold(&clone->subject, fixture->position);
+    r = thaw_vm_resume(clone->subject.vm, &clone->error);
+    return r < 0 ? r : subject_expect(&clone->subject, fixture->position, NULL, &clone->error);
 }
 
 static void set_gate(struct fanout *fanout, enum gate gate)
@@ -62,102 +74,189 @@ static void set_gate(struct fanout *fanout, enum gate gate)
     pthread_mutex_unlock(&fanout->lock);
 }
 
-static void *clone_thread(void *arg)
+static void *serve(void *arg)
 {
-    struct clone *clone = arg;
-    struct fanout *fanout = clone->fanout;
+    struct requests *requests = arg;
+    struct fanout *fanout = requests->how->fanout;
     pthread_mutex_lock(&fanout->lock);
     while (fanout->gate == GATE_SHUT)
         pthread_cond_wait(&fanout->changed, &fanout->lock);
     bool open = fanout->gate == GATE_OPEN;
     pthread_mutex_unlock(&fanout->lock);
-    if (open)
-        clone->result = run_clone(clone);
+    for (unsigned i; open && (i = atomic_fetch_add(&requests->next, 1)) < requests->how->count;)
+        fanout->clones[i].result = run_clone(requests->how, i);
     return NULL;
 }
 
-static int start_threads(
-    struct fanout *fanout, struct clone *clones, unsigned count, struct thaw_error *error)
+static int serve_all(
+    struct fanout *fanout, struct requests *requests, uint64_t *ret_start, struct thaw_error *error)
 {
+    pthread_t threads[THREADS_MAX];
+    unsigned count = MIN(fanout->bench->cpus, (unsigned)THREADS_MAX), started = 0;
+    int err = 0;
     set_gate(fanout, GATE_SHUT);
-    for (unsigned i = 0; i < count; i++) {
-        clones[i] = (struct clone){.fanout = fanout};
-        int err = pthread_create(&clones[i].thread, NULL, clone_thread, &clones[i]);
-        if (err == 0)
-            continue;
-        set_gate(fanout, GATE_OFF);
-        while (i-- > 0)
-            pthread_join(clones[i].thread, NULL);
-        errno = err;
-        return bench_errno(error, "starting %u threads", count);
+    while (started < count && err == 0)
+        if ((err = pthread_create(&threads[started], NULL, serve, requests)) == 0)
+            started++;
+    *ret_start = now_ns();
+    set_gate(fanout, err == 0 ? GATE_OPEN : GATE_OFF);
+    for (unsigned i = 0; i < started; i++)
+        pthread_join(threads[i], NULL);
+    errno = err;
+    return err == 0 ? 0 : bench_errno(error, "starting %u threads", count);
+}
+
+static int check(const struct fanout_case *how, struct thaw_error *error)
+{
+    for (unsigned i = 0; i < how->count; i++) {
+        const struct clone *clone = &how->fanout->clones[i];
+        if (clone->result < 0)
+            return bench_fail(error, clone->result, "clone %u: %.400s", i, clone->error.message);
     }
     return 0;
 }
 
-static int fan_out(struct fanout *fanout, const char *row, unsigned count, const char *name,
-    struct thaw_error *error)
+static void add_results(struct bench *bench, const char *row, const char *mode,
+    const struct fanout_case *how, uint64_t start_ns, uint64_t used_cpu_ns)
 {
-    static struct clone clones[CLONES_MAX];
-    struct results *results = &fanout->bench->results;
-    uint64_t last_ns = 0, cpu = cpu_ns();
-    int r = start_threads(fanout, clones, count, error);
-    if (r < 0)
-        return r;
-    uint64_t start_ns = now_ns();
-    set_gate(fanout, GATE_OPEN);
-    for (unsigned i = 0; i < count; i++) {
-        pthread_join(clones[i].thread, NULL);
-        last_ns = MAX(last_ns, clones[i].first_ns);
-        if (clones[i].result < 0 && r == 0)
-            r = bench_fail(error, clones[i].result, "clone %u: %s", i, clones[i].error.message);
+    struct results *results = &bench->results;
+    uint64_t last_ns = 0;
+    for (unsigned i = 0; i < how->count; i++) {
+        uint64_t first_ns = how->fanout->clones[i].subject.first_ns;
+        results_add(results, row, mode, "each", "us", (double)(first_ns - start_ns) / 1e3);
+        last_ns = MAX(last_ns, first_ns);
     }
-    cpu = cpu_ns() - cpu;
-    for (unsigned i = 0; i < count && r == 0; i++)
-        results_add(
-            results, row, name, "each", "us", (double)(clones[i].first_ns - start_ns) / 1e3);
-    if (r == 0) {
-        results_add(results, row, name, "all run", "us", (double)(last_ns - start_ns) / 1e3);
-        results_add(results, row, name, "cpu", "us", (double)cpu / 1e3);
-    }
-    for (unsigned i = 0; i < count; i++)
-        subject_free(&clones[i].subject);
-    return r;
+    results_add(results, row, mode, "all run", "us", (double)(last_ns - start_ns) / 1e3);
+    results_add(results, row, mode, "cpu", "us", (double)used_cpu_ns / 1e3);
 }
 
-struct fanout_case {
-    struct fanout *fanout;
-    unsigned count;
-};
+static void end_clone(void *what)
+{
+    subject_free(what);
+}
+
+static void end_clones(const struct fanout_case *how)
+{
+    struct reaper reaper = {.count = 0};
+    for (unsigned i = 0; i < how->count; i++)
+        reaper_add(&reaper, end_clone, &how->fanout->clones[i].subject);
+    reaper_wait(&reaper);
+}
 
 static int sample_fanout(
     struct bench *bench, const char *row, const struct mode *mode, struct thaw_error *error)
 {
     const struct fanout_case *how = mode->data;
-    (void)bench;
-    return fan_out(how->fanout, row, how->count, mode->name, error);
+    struct fanout *fanout = how->fanout;
+    struct requests requests = {.how = how};
+    uint64_t start_ns = 0;
+    int r = thaw_pool_set_target(fanout->pool, how->pooled ? how->count : 0, error);
+    if (r == 0)
+        r = thaw_pool_wait(fanout->pool, GUEST_TIMEOUT_MS, error);
+    /* None is made meanwhile that nobody will ask for. */
+    uint64_t cpu = cpu_ns();
+    if (r == 0)
+        r = serve_all(fanout, &requests, &start_ns, error);
+    cpu = cpu_ns() - cpu;
+    if (r == 0)
+        r = check(how, error);
+    if (r == 0)
+        add_results(bench, row, mode->name, how, start_ns, cpu);
+    end_clones(how);
+    return r;
+}
+
+/* --- Making ----------------------------------------------------------------------------------- */
+
+/* Snapshots of one running guest, a little further on each time. */
+static int make_fixtures(struct bench *bench, struct fanout *fanout, const struct recipe *recipe,
+    struct subject *subject, struct thaw_error *error)
+{
+    int r = subject_warm_up(subject, error);
+    for (unsigned i = 0; i < fanout->fixture_count && r == 0; i++) {
+        struct fixture *fixture = &fanout->fixtures[i];
+        fixture->recipe = *recipe;
+        snprintf(fixture->recipe.name, sizeof(fixture->recipe.name), "fanout-%u", i);
+        const struct thaw_snapshot_options options = {
+            .name = fixture->recipe.name, .flags = THAW_SNAPSHOT_FULL};
+        r = thaw_vm_pause(subject->vm, error);
+        if (r == 0)
+            r = subject_position(subject, &fixture->position, error);
+        if (r == 0)
+            r = subject_snapshot(subject, &options, &fixture->result, error);
+        if (r == 0)
+            r = fixture_open_image(bench, fixture, error);
+        if (r == 0)
+            r = thaw_vm_resume(subject->vm, error);
+    }
+    return r;
+}
+
+static int prepare(struct bench *bench, struct fanout *fanout, struct thaw_error *error)
+{
+    struct recipe recipe;
+    struct subject subject;
+    const struct thaw_pool_options options = {
+        .size = sizeof(options), .mem_bytes = (uint64_t)MEM_MIB * MIB, .target = 1};
+    fanout->fixture_count = bench->options.quick ? DIFFERENT_QUICK : CLONES_MAX;
+    fanout->fixtures = calloc(fanout->fixture_count, sizeof(*fanout->fixtures));
+    if (!fanout->fixtures)
+        return bench_fail(error, -ENOMEM, "no memory for snapshots");
+    int r = recipe_beat(bench, MEM_MIB, &recipe, error);
+    if (r == 0)
+        r = thaw_pool_new(bench->env, &options, &fanout->pool, error);
+    if (r == 0)
+        r = subject_new(bench, &recipe, &subject, error);
+    if (r < 0)
+        return r;
+    r = make_fixtures(bench, fanout, &recipe, &subject, error);
+    subject_free(&subject);
+    return r;
+}
+
+#define MODES_MAX 12
+
+static size_t fill_modes(struct fanout *fanout, struct fanout_case *cases, struct mode *modes,
+    char (*names)[48], bool quick)
+{
+    static const unsigned counts[] = {1, 4, 16, 64, CLONES_MAX};
+    static const char *const kinds[] = {"", ", different snapshots", ", new VMs"};
+    size_t count = 0;
+    for (size_t kind = 0; kind < ARRAY_SIZE(kinds); kind++)
+        for (size_t i = 0; i < ARRAY_SIZE(counts); i++) {
+            bool most = counts[i] == CLONES_MAX;
+            if ((kind == 1 && counts[i] == 1) || (kind == 2 && !most) || (quick && kind && !most))
+                continue;
+            cases[count] = (struct fanout_case){fanout, counts[i], kind == 1, kind != 2};
+            snprintf(names[count], sizeof(names[0]), "%u at once%s", counts[i], kinds[kind]);
+            modes[count] = (struct mode){names[count], sample_fanout, &cases[count]};
+            count++;
+        }
+    return count;
 }
 
 int row_fanout(struct bench *bench, const char *row, struct thaw_error *error)
 {
-    struct recipe recipe;
-    struct fanout fanout = {
-        .bench = bench,
-        .mode = THAW_RESTORE_LAZY,
-        .lock = PTHREAD_MUTEX_INITIALIZER,
-        .changed = PTHREAD_COND_INITIALIZER,
-    };
-    struct fanout_case cases[ARRAY_SIZE(counts)];
-    struct mode modes[ARRAY_SIZE(counts)];
-    char names[ARRAY_SIZE(counts)][32];
-    const struct rounds rounds = {.samples = 20, .quick_samples = 2, .quick_s = 4};
-    int r = recipe_beat(bench, MEM_MIB, &recipe, error);
-    snprintf(recipe.name, sizeof(recipe.name), "fanout");
+    struct fanout *fanout = calloc(1, sizeof(*fanout));
+    struct fanout_case cases[MODES_MAX];
+    struct mode modes[MODES_MAX];
+    char names[MODES_MAX][48];
+    const struct rounds rounds = {.samples = 10, .quick_samples = 3, .quick_s = 3};
+    if (!fanout)
+        return bench_fail(error, -ENOMEM, "no memory for row %s", row);
+    fanout->bench = bench;
+    pthread_mutex_init(&fanout->lock, NULL);
+    pthread_cond_init(&fanout->changed, NULL);
+    size_t count = fill_modes(fanout, cases, modes, names, bench->options.quick);
+    int r = prepare(bench, fanout, error);
     if (r == 0)
-        r = fixture_make(bench, &recipe, &fanout.fixture, error);
-    for (size_t i = 0; i < ARRAY_SIZE(counts); i++) {
-        cases[i] = (struct fanout_case){&fanout, counts[i]};
-        snprintf(names[i], sizeof(names[i]), "%u at once", counts[i]);
-        modes[i] = (struct mode){names[i], sample_fanout, &cases[i]};
-    }
-    return r < 0 ? r : rows_run_modes(bench, row, modes, ARRAY_SIZE(modes), &rounds, error);
+        r = rows_run_modes(bench, row, modes, count, &rounds, error);
+    thaw_pool_free(fanout->pool);
+    for (unsigned i = 0; fanout->fixtures && i < fanout->fixture_count; i++)
+        fixture_close_image(&fanout->fixtures[i]);
+    pthread_cond_destroy(&fanout->changed);
+    pthread_mutex_destroy(&fanout->lock);
+    free(fanout->fixtures);
+    free(fanout);
+    return r;
 }

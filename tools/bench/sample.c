@@ -102,11 +102,10 @@ int sample_thaw_keep(struct bench *bench, const char *row, const char *mode,
     if (r < 0)
         return r;
     uint64_t applied_ns = now_ns();
+    subject_hold(ret, how->fixture->position);
     r = thaw_vm_resume(ret->vm, error);
     if (r == 0)
         r = subject_expect(ret, how->fixture->position, NULL, error);
-    if (r == 0)
-        r = thaw_vm_stop(ret->vm, error);
     if (r < 0) {
         subject_free(ret);
         return r;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Samples of restoring that several rows take: by thaw, and by hand. Each runs the guest until it
- * proves that it is the right one, stops it, and adds to the results, in microseconds since the
- * request:
+ * proves that it is the right one, holds it there, and adds to the results, in microseconds since
+ * the request:
  *
  *   applied       the VM is there with all its state (thaw_restore has returned)
  *   first run     its vCPU is about to enter the guest
@@ -33,7 +33,7 @@ struct thaw_case {
 int sample_thaw(
     struct bench *bench, const char *row, const struct mode *mode, struct thaw_error *error);
 
-/* The same, but the VM is left to the caller, stopped, to be freed when that disturbs nobody. */
+/* The same, but the VM is left to the caller, held, to be freed when that disturbs nobody. */
 int sample_thaw_keep(struct bench *bench, const char *row, const char *mode,
     const struct thaw_case *how, struct subject *ret, struct thaw_error *error);
 

@@ -22,12 +22,24 @@ static void keep(struct subject *subject, char byte)
         pthread_cond_signal(&subject->more);
 }
 
+static bool has_record(const struct subject *subject)
+{
+    struct thaw_error ignored;
+    uint32_t position;
+    return recipe_read(subject->bench, subject->recipe, subject->held_from, subject->head,
+               MIN(subject->count, (size_t)SUBJECT_KEPT_BYTES), &position, &ignored) != 0;
+}
+
 static void on_console(void *data, const char *bytes, size_t count)
 {
     struct subject *subject = data;
     pthread_mutex_lock(&subject->lock);
     for (size_t i = 0; i < count; i++)
         keep(subject, bytes[i]);
+    while (subject->held && has_record(subject)) {
+        pthread_cond_broadcast(&subject->more);
+        pthread_cond_wait(&subject->more, &subject->lock);
+    }
     pthread_mutex_unlock(&subject->lock);
 }
 
@@ -42,10 +54,25 @@ static void init(struct bench *bench, const struct recipe *recipe, struct subjec
     pthread_condattr_destroy(&attr);
 }
 
+static void set_held(struct subject *subject, bool held)
+{
+    pthread_mutex_lock(&subject->lock);
+    subject->held = held;
+    pthread_cond_broadcast(&subject->more);
+    pthread_mutex_unlock(&subject->lock);
+}
+
+void subject_hold(struct subject *subject, uint32_t from)
+{
+    subject->held_from = from;
+    set_held(subject, true);
+}
+
 void subject_free(struct subject *subject)
 {
     if (!subject->bench)
         return;
+    set_held(subject, false);
     thaw_vm_free(subject->vm);
     pthread_cond_destroy(&subject->more);
     pthread_mutex_destroy(&subject->lock);

@@ -24,6 +24,8 @@ struct subject {
     size_t count;                  /* of all */
     uint64_t first_ns;             /* when the first came */
     bool skipping;                 /* until the end of the line */
+    bool held;                     /* the guest stands still behind its first record */
+    uint32_t held_from;            /* where it was before that */
 };
 
 /* A new VM, CREATED. */
@@ -41,6 +43,10 @@ void subject_free(struct subject *subject);
  * it. ret_position may be NULL. */
 int subject_expect(
     struct subject *subject, uint32_t from, uint32_t *ret_position, struct thaw_error *error);
+
+/* Before the guest runs: lets it stand still once it has printed its first record, as a guest does
+ * that waits for something, and takes no processor from others. subject_free lets it go. */
+void subject_hold(struct subject *subject, uint32_t from);
 
 /* Where the guest is. The VM must be paused, and may have forgotten nothing if it is a beat. */
 int subject_position(struct subject *subject, uint32_t *ret_position, struct thaw_error *error);
