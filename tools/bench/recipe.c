@@ -102,10 +102,19 @@ static int make_data(const struct bench *bench, const char *path, unsigned mib, 
     return r < 0 ? r : scratch_wait(pid, 0, bench->data_tool, error);
 }
 
+static int use_data(struct bench *bench, struct recipe *recipe, struct thaw_error *error)
+{
+    char file[32];
+    snprintf(file, sizeof(file), "data-%u", recipe->data_mib);
+    int r = scratch_path(bench, file, recipe->initrd, sizeof(recipe->initrd), error);
+    if (r < 0 || access(recipe->initrd, F_OK) == 0)
+        return r;
+    return make_data(bench, recipe->initrd, recipe->data_mib, bench->seed, error);
+}
+
 int recipe_memtouch(struct bench *bench, const char *name, const struct memtouch_options *options,
     struct recipe *ret, struct thaw_error *error)
 {
-    char file[32];
     *ret = (struct recipe){
         .kind = RECIPE_MEMTOUCH,
         .mem_mib = options->mem_mib,
@@ -117,11 +126,22 @@ int recipe_memtouch(struct bench *bench, const char *name, const struct memtouch
     snprintf(ret->kernel, sizeof(ret->kernel), "%.480s/memtouch", bench->guests_dir);
     snprintf(ret->cmdline, sizeof(ret->cmdline), "ws=%u op=%s order=%s rate=%u", options->ws_mib,
         options->writes ? "write" : "read", options->random ? "rand" : "seq", options->rate_mibs);
-    snprintf(file, sizeof(file), "data-%u", options->data_mib);
-    int r = scratch_path(bench, file, ret->initrd, sizeof(ret->initrd), error);
-    if (r < 0 || access(ret->initrd, F_OK) == 0)
-        return r;
-    return make_data(bench, ret->initrd, options->data_mib, bench->seed, error);
+    return use_data(bench, ret, error);
+}
+
+int recipe_churn(struct bench *bench, const char *name, const struct memtouch_options *options,
+    struct recipe *ret, struct thaw_error *error)
+{
+    *ret = (struct recipe){
+        .kind = RECIPE_CHURN,
+        .mem_mib = options->mem_mib,
+        .data_mib = options->data_mib,
+        .ws_mib = options->ws_mib,
+    };
+    snprintf(ret->name, sizeof(ret->name), "%s", name);
+    snprintf(ret->kernel, sizeof(ret->kernel), "%.480s/churn", bench->guests_dir);
+    snprintf(ret->cmdline, sizeof(ret->cmdline), "ws=%u", options->ws_mib);
+    return use_data(bench, ret, error);
 }
 
 /* --- What they print -------------------------------------------------------------------------- */
@@ -152,11 +172,16 @@ static int read_beat(const struct bench *bench, uint32_t from, const char *bytes
     return 1;
 }
 
-/* layout.h says what a pass adds up to. */
+/* layout.h says why. */
+uint64_t recipe_sum(const struct bench *bench, uint64_t pages)
+{
+    return MEMTOUCH_MIX_STEP * (pages * (pages - 1) / 2 + pages * (bench->seed + 1));
+}
+
 static uint64_t expected_sum(const struct bench *bench, const struct recipe *recipe, uint64_t pass)
 {
     uint64_t pages = (uint64_t)recipe->ws_mib * PAGES_PER_MIB;
-    uint64_t sum = MEMTOUCH_MIX_STEP * (pages * (pages - 1) / 2 + pages * (bench->seed + 1));
+    uint64_t sum = recipe_sum(bench, pages);
     return recipe->writes ? sum + pages * pass : sum;
 }
 
@@ -185,11 +210,21 @@ static int read_tick(
     return 1;
 }
 
+static int read_answer(const char *line, uint32_t *ret_position, struct thaw_error *error)
+{
+    if (strncmp(line, "churn: ", 7) != 0 || strncmp(line, "churn: FAIL", 11) == 0)
+        return bench_fail(error, THAW_EGUEST, "the guest printed '%.80s'", line);
+    *ret_position = 0;
+    return 1;
+}
+
 static int read_line(const struct bench *bench, const struct recipe *recipe, const char *bytes,
     const char *end, uint32_t *ret_number, struct thaw_error *error)
 {
     char line[LINE_BYTES];
     snprintf(line, sizeof(line), "%.*s", (int)MIN(end - bytes, LINE_BYTES - 1), bytes);
+    if (recipe->kind == RECIPE_CHURN)
+        return read_answer(line, ret_number, error);
     return recipe->kind == RECIPE_TICK ? read_tick(bench, line, ret_number, error)
                                        : read_pass(bench, recipe, line, ret_number, error);
 }
@@ -199,15 +234,25 @@ static bool starts_with(const char *bytes, size_t count, const char *text)
     return count >= strlen(text) && memcmp(bytes, text, strlen(text)) == 0;
 }
 
+/* Of guests that print lines: how the first begins, how all do, whether they are counted. */
+static const struct style {
+    const char *ready, *line;
+    bool counted;
+} styles[] = {
+    [RECIPE_BEAT] = {"", "", false},
+    [RECIPE_TICK] = {"tick: ready", "tick ", true},
+    [RECIPE_MEMTOUCH] = {"memtouch: ready", "memtouch: ", true},
+    [RECIPE_CHURN] = {"", "churn: ", false},
+};
+
 static int read_lines(const struct bench *bench, const struct recipe *recipe, uint32_t from,
     const char *bytes, size_t count, uint32_t *ret_position, struct thaw_error *error)
 {
-    const char *ready = recipe->kind == RECIPE_TICK ? "tick: ready" : "memtouch: ready";
-    const char *begin = recipe->kind == RECIPE_TICK ? "tick " : "memtouch: ";
+    const struct style *style = &styles[recipe->kind];
     uint32_t number;
     const char *end = memchr(bytes, '\n', count);
-    if (end && (starts_with(bytes, count, ready) ||
-                   (from == POSITION_UNKNOWN && !starts_with(bytes, count, begin)))) {
+    if (end && ((style->ready[0] && starts_with(bytes, count, style->ready)) ||
+                   (from == POSITION_UNKNOWN && !starts_with(bytes, count, style->line)))) {
         count -= (size_t)(end + 1 - bytes);
         bytes = end + 1;
         end = memchr(bytes, '\n', count);
@@ -217,7 +262,7 @@ static int read_lines(const struct bench *bench, const struct recipe *recipe, ui
     int r = read_line(bench, recipe, bytes, end, &number, error);
     if (r < 0)
         return r;
-    if (from != POSITION_UNKNOWN && number != from + 1)
+    if (style->counted && from != POSITION_UNKNOWN && number != from + 1)
         return bench_fail(
             error, THAW_EGUEST, "the guest went on with %u instead of %u", number, from + 1);
     *ret_position = number;

@@ -10,6 +10,9 @@
  *   memtouch  reads or writes a working set page by page, checks each page, and prints a sum of
  *             what it read: its first output says that the working set was touched
  *
+ *   churn     does what it is told line by line: writes, reads, tells how long it stood still. Its
+ *             answers say what it did, and it checks each page that it writes
+ *
  * Records of beat are 13 bytes: the nonce, the count in little-endian, a newline. KVM may stop it
  * between any two of them.
  */
@@ -22,6 +25,7 @@ enum recipe_kind {
     RECIPE_BEAT,
     RECIPE_TICK,
     RECIPE_MEMTOUCH,
+    RECIPE_CHURN,
 };
 
 struct recipe {
@@ -31,7 +35,7 @@ struct recipe {
     char initrd[PATH_BYTES]; /* empty: none */
     char cmdline[128];
     unsigned mem_mib;
-    unsigned data_mib; /* RECIPE_MEMTOUCH: the initrd */
+    unsigned data_mib; /* RECIPE_MEMTOUCH, RECIPE_CHURN: the initrd */
     unsigned ws_mib;
     bool writes;
 };
@@ -55,7 +59,15 @@ struct memtouch_options {
 int recipe_memtouch(struct bench *bench, const char *name, const struct memtouch_options *options,
     struct recipe *ret, struct thaw_error *error);
 
-/* Where a guest is. beat: how many bytes it has printed; others: the last tick or pass. */
+/* mem_mib, data_mib and ws_mib count. */
+int recipe_churn(struct bench *bench, const char *name, const struct memtouch_options *options,
+    struct recipe *ret, struct thaw_error *error);
+
+/* What the words of the first `pages` of the data add up to. */
+uint64_t recipe_sum(const struct bench *bench, uint64_t pages);
+
+/* Where a guest is. beat: how many bytes it has printed; others: the last tick or pass; churn is
+ * always at 0. */
 #define POSITION_UNKNOWN UINT32_MAX
 
 /* Looks for the first record in what a guest has printed since it was at `from`. 1: it is there,

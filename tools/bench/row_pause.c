@@ -1,201 +1,279 @@
 // SPDX-License-Identifier: Apache-2.0
-// Row `pause`: how long a guest stands still while it is saved, by how fast it dirties memory, and
-// by hand for as many pages.
+// Row `pause`: how long a guest stands still while it is saved, as the host and as the guest itself
+// see it: by how much is dirty, by how fast it goes on dirtying, and by hand for as many pages.
 
-#include "floor.h"
+#include "floor_pause.h"
 #include "rows.h"
 #include "subject.h"
+#include "terminal.h"
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 
-#define MEM_MIB  1024
-#define DATA_MIB 64
+#define MEM_MIB    1024
+#define DATA_MIB   512
+#define WS_MIB     64
+#define SETTLE_US  30000 /* at its rate, before the snapshot */
+#define WITHOUT_US 50000 /* a snapshot's time, without one */
 
-static const unsigned rates_mibs[] = {0, 10, 100};
+#define LIVE       THAW_SNAPSHOT_DIFF
+#define STOP       (THAW_SNAPSHOT_DIFF | THAW_SNAPSHOT_STOP_AND_COPY)
 
-/* A guest that writes 64 MiB again and again, at a rate. With rate 0 it writes nothing: it reads.
- */
-struct writer {
+struct pause {
     struct recipe recipe;
     struct subject subject;
     char names[2][40];
     unsigned taken;
-    uint64_t last_pages; /* of its last diff */
-};
-
-struct pause {
-    struct writer writers[ARRAY_SIZE(rates_mibs)];
-    struct floor_image image;
-    uint8_t *ram;
-    struct floor_vm vm;
+    struct floor_pause floor;
 };
 
 struct pause_case {
+    char name[64];
+    unsigned dirty_mib, rate_mibs;
+    uint32_t flags; /* 0: no snapshot is taken */
     struct pause *pause;
-    struct writer *writer;
-    uint32_t flags;
+    const struct pause_case *of; /* a floor: of whose last sample */
+    uint64_t last_pages;         /* that the last sample copied while the guest stood still */
 };
 
 /* The last two are kept: the newest is what the next diff is based on. */
-static int forget_old(struct bench *bench, struct writer *writer, struct thaw_error *error)
+static int forget_old(struct bench *bench, struct pause *pause, struct thaw_error *error)
 {
-    char *old = writer->names[writer->taken % 2];
+    char *old = pause->names[pause->taken % 2];
     int r = old[0] ? thaw_store_delete(bench->store, old, error) : 0;
     old[0] = '\0';
     return r;
 }
 
-static int take(struct bench *bench, struct writer *writer, uint32_t flags,
+static int take(struct bench *bench, struct pause *pause, uint32_t flags,
     struct thaw_snapshot_result *ret, struct thaw_error *error)
 {
-    int r = forget_old(bench, writer, error);
-    char *name = writer->names[writer->taken % 2];
-    snprintf(name, sizeof(writer->names[0]), "%.30s-%u", writer->recipe.name, writer->taken);
+    int r = forget_old(bench, pause, error);
+    char *name = pause->names[pause->taken % 2];
+    snprintf(name, sizeof(pause->names[0]), "pause-%u", pause->taken);
     const struct thaw_snapshot_options options = {.name = name, .flags = flags};
     if (r == 0)
-        r = subject_snapshot(&writer->subject, &options, ret, error);
+        r = subject_snapshot(&pause->subject, &options, ret, error);
     if (r < 0)
         name[0] = '\0';
     else
-        writer->taken++;
+        pause->taken++;
     return r;
 }
 
-/* At least one pass of the guest's between two snapshots, and proof that it goes on unharmed. */
-static int sample_snapshot(
-    struct bench *bench, const char *row, const struct mode *mode, struct thaw_error *error)
+static int tell(struct pause *pause, const char *what, unsigned number, struct thaw_error *error)
 {
-    const struct pause_case *how = mode->data;
-    struct writer *writer = how->writer;
+    char text[32], answer[128];
+    snprintf(text, sizeof(text), "%s %u", what, number);
+    return subject_tell(&pause->subject, text, answer, sizeof(answer), error);
+}
+
+/* And forgets it: the next is since now. */
+static int ask_gap(struct pause *pause, double *ret_us, struct thaw_error *error)
+{
+    char answer[128];
+    unsigned long ns;
+    int r = subject_tell(&pause->subject, "gap", answer, sizeof(answer), error);
+    if (r == 0 && sscanf(answer, "gap %lu", &ns) != 1)
+        r = bench_fail(error, THAW_EGUEST, "the guest answered '%.80s'", answer);
+    if (r == 0)
+        *ret_us = (double)ns / 1e3;
+    return r;
+}
+
+static void add_result(struct bench *bench, const char *row, const char *mode,
+    const struct thaw_snapshot_result *result)
+{
+    struct results *results = &bench->results;
+    results_add(results, row, mode, "pause", "us", (double)result->pause_ns / 1e3);
+    results_add(results, row, mode, "until durable", "us", (double)result->total_ns / 1e3);
+    results_add(results, row, mode, "changed", "MiB", (double)result->pages / PAGES_PER_MIB);
+    results_add(results, row, mode, "copied while paused", "MiB",
+        (double)result->paused_pages / PAGES_PER_MIB);
+    results_add(results, row, mode, "rounds", "", (double)result->rounds);
+}
+
+static int save(
+    struct bench *bench, const char *row, struct pause_case *how, struct thaw_error *error)
+{
     struct thaw_snapshot_result result;
-    int r = thaw_vm_resume(writer->subject.vm, error);
-    subject_forget(&writer->subject);
-    if (r == 0)
-        r = subject_expect(&writer->subject, POSITION_UNKNOWN, NULL, error);
-    if (r == 0)
-        r = take(bench, writer, how->flags, &result, error);
-    /* The others' turn. */
-    if (r == 0)
-        r = thaw_vm_pause(writer->subject.vm, error);
+    if (how->flags == 0) {
+        usleep(WITHOUT_US);
+        return 0;
+    }
+    int r = take(bench, how->pause, how->flags, &result, error);
     if (r < 0)
         return r;
-    writer->last_pages = result.pages;
-    results_add(&bench->results, row, mode->name, "pause", "us", (double)result.pause_ns / 1e3);
-    results_add(
-        &bench->results, row, mode->name, "until durable", "us", (double)result.total_ns / 1e3);
-    results_add(
-        &bench->results, row, mode->name, "changed", "MiB", (double)result.pages / PAGES_PER_MIB);
+    how->last_pages = how->flags & THAW_SNAPSHOT_STOP_AND_COPY ? result.pages : result.paused_pages;
+    add_result(bench, row, how->name, &result);
     return 0;
 }
 
-/* State, dirty log, and a copy of as many pages as the last snapshot had to store. */
-static int sample_floor_pause(
+/* Between two samples the guest stands still: it is the others' turn. */
+static int sample_snapshot(
+    struct bench *bench, const char *row, const struct mode *mode, struct thaw_error *error)
+{
+    struct pause_case *how = mode->data;
+    struct pause *pause = how->pause;
+    double gap_us = 0;
+    int r = thaw_vm_resume(pause->subject.vm, error);
+    if (r == 0)
+        r = tell(pause, "rate", how->rate_mibs, error);
+    if (r == 0 && how->dirty_mib)
+        r = tell(pause, "burst", how->dirty_mib, error);
+    if (r < 0)
+        return r;
+    usleep(SETTLE_US);
+    r = ask_gap(pause, &gap_us, error);
+    if (r == 0)
+        r = save(bench, row, how, error);
+    if (r == 0)
+        r = ask_gap(pause, &gap_us, error);
+    if (r == 0)
+        results_add(&bench->results, row, mode->name, "guest's gap", "us", gap_us);
+    return r < 0 ? r : thaw_vm_pause(pause->subject.vm, error);
+}
+
+static int sample_floor(
     struct bench *bench, const char *row, const struct mode *mode, struct thaw_error *error)
 {
     const struct pause_case *how = mode->data;
-    struct pause *pause = how->pause;
-    uint64_t pages = MIN(how->writer->last_pages, (uint64_t)DATA_MIB * PAGES_PER_MIB);
-    size_t bitmap_bytes = (size_t)MEM_MIB * PAGES_PER_MIB / 8;
-    void *bitmap _cleanup_free_ = calloc(1, bitmap_bytes);
-    uint8_t *copy _cleanup_free_ = malloc((size_t)DATA_MIB * MIB);
-    if (!bitmap || !copy)
-        return bench_fail(error, -ENOMEM, "no memory for a copy of guest memory");
-    memset(copy, 1, (size_t)DATA_MIB * MIB);
-    struct kvm_dirty_log log = {.dirty_bitmap = bitmap};
-    struct kvm_clear_dirty_log clear = {
-        .num_pages = MEM_MIB * PAGES_PER_MIB, .dirty_bitmap = bitmap};
-    const uint8_t *data = pause->ram + ((size_t)MEM_MIB - DATA_MIB) * MIB;
-    uint64_t start = now_ns();
-    int r = floor_state_save(&pause->vm, pause->image.kvm_fd, &pause->image.state, error);
-    if (r == 0 && (ioctl(pause->vm.fd, KVM_GET_DIRTY_LOG, &log) < 0 ||
-                      ioctl(pause->vm.fd, KVM_CLEAR_DIRTY_LOG, &clear) < 0))
-        r = bench_errno(error, "reading a dirty log by hand");
-    memcpy(copy, data, pages * PAGE_BYTES);
-    __asm__ volatile("" : : "r"(copy) : "memory"); /* the copy is wanted, though nobody reads it */
-    uint64_t ns = now_ns() - start;
+    uint64_t ns;
+    int r = floor_pause_run(&how->pause->floor, how->of->last_pages, &ns, error);
     if (r == 0)
         results_add(&bench->results, row, mode->name, "pause", "us", (double)ns / 1e3);
     return r;
 }
 
-static int start_writer(
-    struct bench *bench, struct writer *writer, unsigned rate, struct thaw_error *error)
+/* --- Modes ------------------------------------------------------------------------------------ */
+
+#define MODES_MAX 24
+
+struct table {
+    struct pause *pause;
+    struct pause_case cases[MODES_MAX];
+    struct mode modes[MODES_MAX];
+    size_t count;
+};
+
+static struct pause_case *add_case(struct table *table, const struct pause_case *what)
 {
-    char name[40];
-    struct thaw_snapshot_result result;
-    const struct memtouch_options options = {.mem_mib = MEM_MIB,
-        .data_mib = DATA_MIB,
-        .ws_mib = rate ? MIN(rate, (unsigned)DATA_MIB) : 1,
-        .writes = rate > 0,
-        .rate_mibs = rate};
-    snprintf(name, sizeof(name), "pause-%u", rate);
-    int r = recipe_memtouch(bench, name, &options, &writer->recipe, error);
-    if (r == 0)
-        r = subject_new(bench, &writer->recipe, &writer->subject, error);
-    if (r == 0)
-        r = subject_warm_up(&writer->subject, error);
-    if (r == 0)
-        r = take(bench, writer, 0, &result, error);
-    return r < 0 ? r : thaw_vm_pause(writer->subject.vm, error);
+    struct pause_case *how = &table->cases[table->count];
+    *how = *what;
+    how->pause = table->pause;
+    table->modes[table->count++] =
+        (struct mode){how->name, how->of ? sample_floor : sample_snapshot, how};
+    return how;
 }
 
-static int start_floor(struct bench *bench, struct pause *pause, struct thaw_error *error)
+/* A way of saving, and the floor for as many pages. */
+static void add_pair(
+    struct table *table, const char *kind, unsigned dirty_mib, unsigned rate_mibs, uint32_t flags)
 {
-    int r = floor_image_make(bench, &pause->writers[1].recipe, false, &pause->image, error);
+    struct pause_case how = {.dirty_mib = dirty_mib, .rate_mibs = rate_mibs, .flags = flags};
+    snprintf(how.name, sizeof(how.name), "%s, %u MiB dirty, %u MiB/s", kind, dirty_mib, rate_mibs);
+    struct pause_case floor = {.of = add_case(table, &how)};
+    snprintf(floor.name, sizeof(floor.name), "floor-pause, %.40s", how.name);
+    add_case(table, &floor);
+}
+
+/* By rate, with as much dirty as the target says. */
+static int run_rates(
+    struct bench *bench, const char *row, struct table *table, struct thaw_error *error)
+{
+    static const unsigned rates_mibs[] = {0, 10, 100};
+    const struct rounds rounds = {.samples = 100, .quick_samples = 6, .quick_s = 5};
+    table->count = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(rates_mibs); i++)
+        add_pair(table, "live", WS_MIB, rates_mibs[i], LIVE);
+    add_case(table, &(struct pause_case){.name = "no snapshot, 100 MiB/s", .rate_mibs = 100});
+    return rows_run_modes(bench, row, table->modes, table->count, &rounds, error);
+}
+
+/* By how much is dirty, of a guest that writes no more then. */
+static int run_sizes(
+    struct bench *bench, const char *row, struct table *table, struct thaw_error *error)
+{
+    static const unsigned sizes_mib[] = {0, 4, 16, 64, 256, 512}, quick_mib[] = {0, 16, 256};
+    bool quick = bench->options.quick;
+    size_t count = quick ? ARRAY_SIZE(quick_mib) : ARRAY_SIZE(sizes_mib);
+    const struct rounds rounds = {.samples = 10, .quick_samples = 2, .quick_s = 4};
+    struct thaw_snapshot_result result;
+    int r = take(bench, table->pause, LIVE, &result, error); /* of what was written before */
     if (r < 0)
         return r;
-    pause->ram = floor_map(NULL, pause->image.bytes, pause->image.memfd);
-    if (!pause->ram)
-        return bench_errno(error, "mapping memory for a floor");
-    madvise(pause->ram + ((size_t)MEM_MIB - DATA_MIB) * MIB, (size_t)DATA_MIB * MIB, MADV_WILLNEED);
-    r = floor_vm_open(pause->image.kvm_fd, pause->ram, pause->image.bytes, true, &pause->vm, error);
-    return r < 0 ? r : floor_state_restore(&pause->vm, &pause->image.state, error);
+    table->count = 0;
+    for (size_t i = 0; i < count; i++) {
+        unsigned size = quick ? quick_mib[i] : sizes_mib[i];
+        if (size > 0 && size != WS_MIB) /* there from the rates */
+            add_case(table, &(struct pause_case){.dirty_mib = size, .flags = LIVE});
+        if (size > 0 && size != WS_MIB)
+            snprintf(table->cases[table->count - 1].name, sizeof(table->cases[0].name),
+                "live, %u MiB dirty, 0 MiB/s", size);
+        add_pair(table, "stop-and-copy", size, 0, STOP);
+    }
+    return rows_run_modes(bench, row, table->modes, table->count, &rounds, error);
 }
 
-static int run_modes(
-    struct bench *bench, const char *row, struct pause *pause, struct thaw_error *error)
+/* The last snapshot goes on with all its data. */
+static int check_last(struct bench *bench, const struct pause *pause, struct thaw_error *error)
 {
-    enum {
-        RATES = ARRAY_SIZE(rates_mibs)
-    };
-    struct pause_case cases[2 * RATES];
-    struct mode modes[2 * RATES];
-    char names[2 * RATES][64];
-    const struct rounds rounds = {.samples = 100, .quick_samples = 5, .quick_s = 6};
-    for (size_t i = 0; i < RATES; i++) {
-        cases[2 * i] = (struct pause_case){pause, &pause->writers[i], THAW_SNAPSHOT_DIFF};
-        cases[2 * i + 1] = cases[2 * i];
-        snprintf(names[2 * i], sizeof(names[0]), "diff, %u MiB/s", rates_mibs[i]);
-        snprintf(names[2 * i + 1], sizeof(names[0]), "floor-pause, %u MiB/s", rates_mibs[i]);
-        modes[2 * i] = (struct mode){names[2 * i], sample_snapshot, &cases[2 * i]};
-        modes[2 * i + 1] = (struct mode){names[2 * i + 1], sample_floor_pause, &cases[2 * i + 1]};
-    }
-    return rows_run_modes(bench, row, modes, ARRAY_SIZE(modes), &rounds, error);
+    const char *name = pause->names[(pause->taken + 1) % 2];
+    const struct thaw_restore_options options = {.mode = THAW_RESTORE_LAZY};
+    struct subject clone;
+    char answer[128];
+    unsigned long sum;
+    int r = subject_restore(bench, &pause->recipe, NULL, &options, name, &clone, error);
+    if (r < 0)
+        return r;
+    r = thaw_vm_resume(clone.vm, error);
+    if (r == 0)
+        r = subject_tell(&clone, "touch 1", answer, sizeof(answer), error);
+    if (r == 0 && (sscanf(answer, "touch 1 pages %*u sum %lx", &sum) != 1 ||
+                      sum != recipe_sum(bench, (uint64_t)WS_MIB * PAGES_PER_MIB)))
+        r = bench_fail(error, THAW_EGUEST, "a clone's memory is wrong: '%.80s'", answer);
+    subject_free(&clone);
+    return r;
+}
+
+static int prepare(struct bench *bench, struct pause *pause, struct thaw_error *error)
+{
+    const struct memtouch_options options = {
+        .mem_mib = MEM_MIB, .data_mib = DATA_MIB, .ws_mib = WS_MIB};
+    struct thaw_snapshot_result result;
+    int r = recipe_churn(bench, "pause", &options, &pause->recipe, error);
+    if (r == 0)
+        r = floor_pause_make(bench, &pause->recipe, &pause->floor, error);
+    if (r == 0)
+        r = subject_new(bench, &pause->recipe, &pause->subject, error);
+    if (r == 0)
+        r = subject_warm_up(&pause->subject, error);
+    if (r == 0)
+        r = take(bench, pause, THAW_SNAPSHOT_FULL, &result, error);
+    return r < 0 ? r : thaw_vm_pause(pause->subject.vm, error);
 }
 
 int row_pause(struct bench *bench, const char *row, struct thaw_error *error)
 {
     struct pause *pause = calloc(1, sizeof(*pause));
-    int r = pause ? 0 : bench_fail(error, -ENOMEM, "no memory for row %s", row);
-    for (size_t i = 0; i < ARRAY_SIZE(rates_mibs) && r == 0; i++)
-        r = start_writer(bench, &pause->writers[i], rates_mibs[i], error);
-    if (r == 0)
-        r = start_floor(bench, pause, error);
-    if (r == 0)
-        r = run_modes(bench, row, pause, error);
-    for (size_t i = 0; pause && i < ARRAY_SIZE(rates_mibs); i++) {
-        subject_free(&pause->writers[i].subject);
-        for (size_t k = 0; k < 2; k++)
-            if (pause->writers[i].names[k][0])
-                thaw_store_delete(bench->store, pause->writers[i].names[k], NULL);
+    struct table *table = calloc(1, sizeof(*table));
+    int r = pause && table ? 0 : bench_fail(error, -ENOMEM, "no memory for row %s", row);
+    if (r == 0) {
+        table->pause = pause;
+        r = prepare(bench, pause, error);
     }
-    if (pause && pause->vm.run)
-        floor_vm_close(&pause->vm);
-    if (pause && pause->ram)
-        munmap(pause->ram, pause->image.bytes);
-    if (pause)
-        floor_image_free(&pause->image);
+    if (r == 0)
+        r = run_rates(bench, row, table, error);
+    if (r == 0)
+        r = run_sizes(bench, row, table, error);
+    if (r == 0)
+        r = check_last(bench, pause, error);
+    if (pause) {
+        subject_free(&pause->subject);
+        floor_pause_free(&pause->floor);
+        for (size_t i = 0; i < ARRAY_SIZE(pause->names); i++)
+            if (pause->names[i][0])
+                thaw_store_delete(bench->store, pause->names[i], NULL);
+    }
+    free(table);
     free(pause);
     return r;
 }

@@ -170,6 +170,43 @@ int subject_expect(
     return r;
 }
 
+/* The port takes a few bytes at a time. */
+static int type(struct subject *subject, const char *text, struct thaw_error *error)
+{
+    uint64_t end_ns = now_ns() + (uint64_t)GUEST_TIMEOUT_MS * 1000000;
+    for (size_t done = 0, count = strlen(text); done < count;) {
+        int n = thaw_vm_console_input(subject->vm, text + done, count - done, error);
+        if (n < 0)
+            return n;
+        done += (size_t)n;
+        if (n == 0 && now_ns() > end_ns)
+            return bench_fail(error, -ETIMEDOUT, "the guest reads no input");
+        if (n == 0)
+            usleep(100);
+    }
+    return 0;
+}
+
+int subject_tell(struct subject *subject, const char *what, char *ret_answer, size_t bytes,
+    struct thaw_error *error)
+{
+    char text[64];
+    subject_forget(subject);
+    snprintf(text, sizeof(text), "%s\n", what);
+    int r = type(subject, text, error);
+    if (r == 0)
+        r = subject_expect(subject, 0, NULL, error);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&subject->lock);
+    size_t skip = strlen("churn: ");
+    size_t count = MIN(subject->count, (size_t)SUBJECT_KEPT_BYTES);
+    snprintf(ret_answer, bytes, "%.*s", (int)(count - skip), subject->head + skip);
+    pthread_mutex_unlock(&subject->lock);
+    ret_answer[strcspn(ret_answer, "\n")] = '\0';
+    return 0;
+}
+
 int subject_position(struct subject *subject, uint32_t *ret_position, struct thaw_error *error)
 {
     char bytes[SUBJECT_KEPT_BYTES];

@@ -44,6 +44,11 @@ void subject_free(struct subject *subject);
 int subject_expect(
     struct subject *subject, uint32_t from, uint32_t *ret_position, struct thaw_error *error);
 
+/* Tells a churn what to do (without a newline), and takes the part of its answer behind "churn: ".
+ */
+int subject_tell(struct subject *subject, const char *what, char *ret_answer, size_t bytes,
+    struct thaw_error *error);
+
 /* Before the guest runs: lets it stand still once it has printed its first record, as a guest does
  * that waits for something, and takes no processor from others. subject_free lets it go. */
 void subject_hold(struct subject *subject, uint32_t from);

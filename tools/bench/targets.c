@@ -45,14 +45,16 @@ struct goal {
         }                                                                                          \
     }
 
+/* Without a floor, the value itself, in milliseconds. */
 #define PAUSE(rate)                                                                                \
+    {.name = "live pause, guest dirties " rate " MiB/s",                                           \
+        .text = "at most 2 x floor-pause",                                                         \
+        .limit = 2,                                                                                \
+        .value = {"pause", "live, 64 MiB dirty, " rate " MiB/s", "pause"},                         \
+        .floor = {"pause", "floor-pause, live, 64 MiB dirty, " rate " MiB/s", "pause"}},           \
     {                                                                                              \
-        .name = "pause, guest dirties " rate " MiB/s", .text = "at most 2 x floor-pause",          \
-        .limit = 2, .value = {"pause", "diff, " rate " MiB/s", "pause"}, .floor = {                \
-            "pause",                                                                               \
-            "floor-pause, " rate " MiB/s",                                                         \
-            "pause"                                                                                \
-        }                                                                                          \
+        .name = "live pause in ms, guest dirties " rate " MiB/s", .text = "p50 at most 3 ms",      \
+        .limit = 3, .value = {"pause", "live, 64 MiB dirty, " rate " MiB/s", "pause"},             \
     }
 
 static const struct goal goals[] = {
@@ -126,9 +128,13 @@ static void add_goal(struct results *results, const struct goal *goal)
     if (!target)
         return;
     target->at_least = goal->at_least;
-    target->measured = value.count > 0 && floor.p50 > 0;
+    target->measured = value.count > 0 && (floor.p50 > 0 || !goal->floor.row);
     if (!target->measured) {
         target->note = strdup("its row did not run");
+        return;
+    }
+    if (!goal->floor.row) {
+        target->value = value.p50 / 1e3;
         return;
     }
     target->value =
