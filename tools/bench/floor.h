@@ -15,6 +15,7 @@
 
 #define FLOOR_CPUID_MAX 256
 #define FLOOR_MSRS_MAX  256
+#define FLOOR_CHIPS     3
 
 struct floor_vm {
     int fd;
@@ -23,6 +24,8 @@ struct floor_vm {
     size_t run_bytes;
     uint8_t *ram; /* borrowed */
     uint64_t ram_bytes;
+    bool has_cpuid; /* it is set, and is the same for all guests of this host */
+    bool used;      /* has run: its state is not a new VM's any more */
 };
 
 struct floor_state {
@@ -44,7 +47,14 @@ struct floor_state {
     struct kvm_vcpu_events events;
     struct kvm_pit_state2 pit;
     struct kvm_clock_data clock;
-    struct kvm_irqchip chips[3];
+    struct kvm_irqchip chips[FLOOR_CHIPS];
+    /* What a new VM has already, by step, and the MSRs that it has not. */
+    uint32_t same_steps, same_chips;
+    bool same_events, same_pit;
+    struct {
+        struct kvm_msrs head;
+        struct kvm_msr_entry entries[FLOOR_MSRS_MAX];
+    } other_msrs;
 };
 
 struct floor_image {
@@ -87,14 +97,21 @@ int floor_state_save(
 int floor_state_restore(
     const struct floor_vm *vm, const struct floor_state *state, struct thaw_error *error);
 
+/* Finds out what of it need not be set in a new VM, by looking at one, and sets that one's CPUID.
+ */
+int floor_state_shorten(
+    struct floor_state *state, struct floor_vm *new_vm, int kvm_fd, struct thaw_error *error);
+int floor_vm_set_cpuid(
+    struct floor_vm *vm, const struct floor_state *state, struct thaw_error *error);
+
 /* --- Images (floor_image.c) ------------------------------------------------------------------- */
 
 int floor_image_make(struct bench *bench, const struct recipe *recipe, bool raw_file,
     struct floor_image *ret, struct thaw_error *error);
 void floor_image_free(struct floor_image *image);
 
-/* A VM that is ready for floor_map and floor_state_restore: with all but memory and state, and
- * floor_shell_free takes it apart with its memory. */
+/* A VM that is ready for floor_map and floor_state_restore: with all but memory and state, but with
+ * the CPUID that all guests here have. floor_shell_free takes it apart with its memory. */
 int floor_shell_make(
     const struct floor_image *image, struct floor_vm *ret, struct thaw_error *error);
 void floor_shell_free(struct floor_vm *shell);

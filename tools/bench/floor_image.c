@@ -208,6 +208,16 @@ static int write_files(const struct bench *bench, const struct recipe *recipe, c
     return r < 0 ? r : write_state(image, error);
 }
 
+static int shorten(struct floor_image *image, uint8_t *ram, struct thaw_error *error)
+{
+    struct floor_vm vm;
+    int r = floor_vm_open(image->kvm_fd, ram, image->bytes, false, &vm, error);
+    if (r == 0)
+        r = floor_state_shorten(&image->state, &vm, image->kvm_fd, error);
+    floor_vm_close(&vm);
+    return r;
+}
+
 int floor_image_make(struct bench *bench, const struct recipe *recipe, bool raw_file,
     struct floor_image *ret, struct thaw_error *error)
 {
@@ -222,6 +232,8 @@ int floor_image_make(struct bench *bench, const struct recipe *recipe, bool raw_
     if (ram == MAP_FAILED)
         return bench_errno(error, "mapping memory for a floor");
     int r = run_and_save(bench, recipe, ram, ret, error);
+    if (r == 0)
+        r = shorten(ret, ram, error);
     if (r == 0 && raw_file)
         r = write_files(bench, recipe, ram, ret, error);
     munmap(ram, ret->bytes);
@@ -253,7 +265,7 @@ int floor_shell_make(
     int r = floor_vm_open(image->kvm_fd, ram, image->bytes, false, ret, error);
     if (r < 0)
         munmap(ram, image->bytes);
-    return r;
+    return r < 0 ? r : floor_vm_set_cpuid(ret, &image->state, error);
 }
 
 void floor_shell_free(struct floor_vm *shell)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A VM by the fewest ioctls: made, run until it prints, its state read and set. No thread, no
+// A VM by the fewest ioctls: made, and run until it prints. No thread, no
 // device but a serial port that keeps what it is sent.
 
 #include "floor.h"
@@ -113,6 +113,7 @@ int floor_vm_run(struct floor_vm *vm, const struct bench *bench, const struct re
     struct output output = {0};
     struct floor_ran ran = {.run_ns = now_ns()};
     int r = 0;
+    vm->used = true;
     while (r == 0) {
         if (ioctl(vm->vcpu_fd, KVM_RUN, 0) < 0)
             return bench_errno(error, "running a VM by hand");
@@ -150,94 +151,4 @@ int floor_vm_finish_io(struct floor_vm *vm, struct thaw_error *error)
     int r = ioctl(vm->vcpu_fd, KVM_RUN, 0);
     vm->run->immediate_exit = 0;
     return r < 0 && errno == EINTR ? 0 : bench_fail(error, -EIO, "a VM made by hand runs on");
-}
-
-/* --- State ------------------------------------------------------------------------------------ */
-
-struct step {
-    unsigned long get, set;
-    size_t offset;
-};
-
-#define STEP(name, member)                                                                         \
-    {                                                                                              \
-        KVM_GET_##name, KVM_SET_##name, offsetof(struct floor_state, member)                       \
-    }
-
-/* In the order in which they are set. MSRs, which can be refused one by one, come before the last.
- */
-static const struct step steps[] = {
-    STEP(MP_STATE, mp_state),
-    STEP(REGS, regs),
-    STEP(SREGS, sregs),
-    STEP(XCRS, xcrs),
-    STEP(XSAVE, xsave),
-    STEP(DEBUGREGS, debugregs),
-    STEP(LAPIC, lapic),
-};
-static const struct step last_step = STEP(VCPU_EVENTS, events);
-
-/* KVM lists MSRs that a vCPU may not have: those go, one at a time. */
-static int save_msrs(const struct floor_vm *vm, int kvm_fd, struct floor_state *ret)
-{
-    struct {
-        struct kvm_msr_list head;
-        uint32_t indices[FLOOR_MSRS_MAX];
-    } list = {.head.nmsrs = FLOOR_MSRS_MAX};
-    if (ioctl(kvm_fd, KVM_GET_MSR_INDEX_LIST, &list) < 0)
-        return -1;
-    for (uint32_t i = 0; i < list.head.nmsrs; i++) {
-        struct {
-            struct kvm_msrs head;
-            struct kvm_msr_entry entry;
-        } one = {.head.nmsrs = 1, .entry.index = list.indices[i]};
-        if (ioctl(vm->vcpu_fd, KVM_GET_MSRS, &one) != 1 ||
-            ioctl(vm->vcpu_fd, KVM_SET_MSRS, &one) != 1)
-            continue;
-        ret->msrs.entries[ret->msrs.head.nmsrs++] = one.entry;
-    }
-    return 0;
-}
-
-int floor_state_save(
-    const struct floor_vm *vm, int kvm_fd, struct floor_state *ret, struct thaw_error *error)
-{
-    bool again = ret->msrs.head.nmsrs > 0; /* then it is known which there are */
-    int r = ioctl(vm->fd, KVM_GET_CLOCK, &ret->clock);
-    for (size_t i = 0; i < ARRAY_SIZE(steps) && r >= 0; i++)
-        r = ioctl(vm->vcpu_fd, steps[i].get, (char *)ret + steps[i].offset);
-    ret->cpuid.head.nent = FLOOR_CPUID_MAX;
-    if (r >= 0)
-        r = ioctl(vm->vcpu_fd, KVM_GET_CPUID2, &ret->cpuid);
-    if (r >= 0)
-        r = again ? ioctl(vm->vcpu_fd, KVM_GET_MSRS, &ret->msrs) : save_msrs(vm, kvm_fd, ret);
-    if (r >= 0)
-        r = ioctl(vm->vcpu_fd, last_step.get, (char *)ret + last_step.offset);
-    if (r >= 0)
-        r = ioctl(vm->fd, KVM_GET_PIT2, &ret->pit);
-    for (uint32_t i = 0; i < ARRAY_SIZE(ret->chips) && r >= 0; i++) {
-        ret->chips[i].chip_id = i;
-        r = ioctl(vm->fd, KVM_GET_IRQCHIP, &ret->chips[i]);
-    }
-    return r < 0 ? bench_errno(error, "saving a VM by hand") : 0;
-}
-
-int floor_state_restore(
-    const struct floor_vm *vm, const struct floor_state *state, struct thaw_error *error)
-{
-    struct kvm_clock_data clock = {.clock = state->clock.clock};
-    int r = ioctl(vm->vcpu_fd, KVM_SET_CPUID2, &state->cpuid);
-    for (size_t i = 0; i < ARRAY_SIZE(steps) && r >= 0; i++)
-        r = ioctl(vm->vcpu_fd, steps[i].set, (const char *)state + steps[i].offset);
-    if (r >= 0)
-        r = ioctl(vm->vcpu_fd, KVM_SET_MSRS, &state->msrs);
-    if (r >= 0)
-        r = ioctl(vm->vcpu_fd, last_step.set, (const char *)state + last_step.offset);
-    if (r >= 0)
-        r = ioctl(vm->fd, KVM_SET_PIT2, &state->pit);
-    if (r >= 0)
-        r = ioctl(vm->fd, KVM_SET_CLOCK, &clock);
-    for (size_t i = 0; i < ARRAY_SIZE(state->chips) && r >= 0; i++)
-        r = ioctl(vm->fd, KVM_SET_IRQCHIP, &state->chips[i]);
-    return r < 0 ? bench_errno(error, "setting the state of a VM by hand") : 0;
 }
