@@ -46,6 +46,7 @@ struct bench {
     char dir[PATH_BYTES];        /* scratch, removed at the end */
     char nonce[NONCE_BYTES + 1]; /* of this run: every guest has it in its memory */
     unsigned seed;               /* the same, for the data of memtouch */
+    unsigned orders;             /* that guests were told to touch their pages in */
     unsigned cpus;
     thaw_env *env;
     thaw_store *store;

@@ -24,8 +24,9 @@ struct floor_vm {
     size_t run_bytes;
     uint8_t *ram; /* borrowed */
     uint64_t ram_bytes;
-    bool has_cpuid; /* it is set, and is the same for all guests of this host */
-    bool used;      /* has run: its state is not a new VM's any more */
+    bool has_cpuid;    /* it is set, and is the same for all guests of this host */
+    bool used;         /* has run: its state is not a new VM's any more */
+    const char *input; /* of its serial port, borrowed; NULL: none */
 };
 
 struct floor_state {

@@ -10,6 +10,8 @@
 #define HOLE_GPA  0xc0000000u
 #define HIGH_GPA  0x100000000u
 #define PORT_COM1 0x3f8
+#define PORT_LSR  0x3fd
+#define LSR_DATA  1
 #define PORT_EXIT 0xf4
 
 /* --- Making ----------------------------------------------------------------------------------- */
@@ -87,12 +89,23 @@ struct output {
     uint64_t first_ns;
 };
 
+static void give_input(struct floor_vm *vm)
+{
+    char *bytes = (char *)vm->run + vm->run->io.data_offset;
+    bool any = vm->input && *vm->input;
+    memset(bytes, 0, (size_t)vm->run->io.size * vm->run->io.count);
+    if (vm->run->io.port == PORT_LSR)
+        *bytes = any ? LSR_DATA : 0;
+    else if (vm->run->io.port == PORT_COM1 && any)
+        *bytes = *vm->input++;
+}
+
 static int take_output(struct floor_vm *vm, struct output *output, struct thaw_error *error)
 {
     const struct kvm_run *run = vm->run;
     const char *bytes = (const char *)run + run->io.data_offset;
     if (run->io.direction == KVM_EXIT_IO_IN) {
-        memset((char *)vm->run + run->io.data_offset, 0, (size_t)run->io.size * run->io.count);
+        give_input(vm);
         return 0;
     }
     if (run->io.port == PORT_EXIT)

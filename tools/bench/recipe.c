@@ -210,11 +210,18 @@ static int read_tick(
     return 1;
 }
 
-static int read_answer(const char *line, uint32_t *ret_position, struct thaw_error *error)
+/* The order that it touched its pages in is its position. */
+static int read_answer(const struct bench *bench, const struct recipe *recipe, const char *line,
+    uint32_t *ret_position, struct thaw_error *error)
 {
+    unsigned long order = 0, pages, sum;
     if (strncmp(line, "churn: ", 7) != 0 || strncmp(line, "churn: FAIL", 11) == 0)
         return bench_fail(error, THAW_EGUEST, "the guest printed '%.80s'", line);
-    *ret_position = 0;
+    if (sscanf(line, "churn: touch %lu pages %lu sum %lx", &order, &pages, &sum) == 3 &&
+        (pages != (unsigned long)recipe->ws_mib * PAGES_PER_MIB || sum != recipe_sum(bench, pages)))
+        return bench_fail(
+            error, THAW_EGUEST, "the guest's sum is wrong, so its memory is: '%.80s'", line);
+    *ret_position = (uint32_t)order;
     return 1;
 }
 
@@ -224,7 +231,7 @@ static int read_line(const struct bench *bench, const struct recipe *recipe, con
     char line[LINE_BYTES];
     snprintf(line, sizeof(line), "%.*s", (int)MIN(end - bytes, LINE_BYTES - 1), bytes);
     if (recipe->kind == RECIPE_CHURN)
-        return read_answer(line, ret_number, error);
+        return read_answer(bench, recipe, line, ret_number, error);
     return recipe->kind == RECIPE_TICK ? read_tick(bench, line, ret_number, error)
                                        : read_pass(bench, recipe, line, ret_number, error);
 }

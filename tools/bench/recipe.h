@@ -66,8 +66,8 @@ int recipe_churn(struct bench *bench, const char *name, const struct memtouch_op
 /* What the words of the first `pages` of the data add up to. */
 uint64_t recipe_sum(const struct bench *bench, uint64_t pages);
 
-/* Where a guest is. beat: how many bytes it has printed; others: the last tick or pass; churn is
- * always at 0. */
+/* Where a guest is. beat: how many bytes it has printed; others: the last tick or pass; churn:
+ * the order that it was last told to touch its pages in, else 0. */
 #define POSITION_UNKNOWN UINT32_MAX
 
 /* Looks for the first record in what a guest has printed since it was at `from`. 1: it is there,

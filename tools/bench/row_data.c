@@ -6,11 +6,9 @@
 #include "sample.h"
 #include "scratch.h"
 
-#define MEM_MIB        1024
-#define DATA_MIB       512
-#define DATA_MIB_QUICK 64
-#define WS_MIB         32
-#define WS_MIB_QUICK   8
+#define MEM_MIB  1024
+#define DATA_MIB 512
+#define WS_MIB   32
 
 struct data {
     struct fixture fixture;
@@ -27,81 +25,100 @@ static int sample_read(
     struct bench *bench, const char *row, const struct mode *mode, struct thaw_error *error)
 {
     const struct read_case *how = mode->data;
-    uint64_t ns, cpu;
+    uint64_t ns, cpu, read;
     int r = how->cold ? scratch_drop_cache(how->frames->path, error) : 0;
     if (r < 0)
         return r;
     if (!how->cold)
         scratch_warm_cache(how->frames->path);
+    read = scratch_bytes_read();
     cpu = cpu_ns();
     r = floor_frames_read(how->frames, bench->cpus, &ns, error);
     if (r < 0)
         return r;
     results_add(&bench->results, row, mode->name, "until read", "us", (double)ns / 1e3);
     results_add(&bench->results, row, mode->name, "cpu", "us", (double)(cpu_ns() - cpu) / 1e3);
+    results_add(&bench->results, row, mode->name, "read", "MiB",
+        (double)(scratch_bytes_read() - read) / MIB);
     return 0;
 }
+
+/* Those that no target is about are left out of a quick run. */
+static const struct way {
+    const char *name;
+    bool in_quick;
+    struct thaw_case how;
+} ways[] = {
+    {"new, image", true, {.image = true}},
+    {"new, working set, cold", true, {.working_set = true, .cold = true}},
+    {"new, working set, warm", false, {.working_set = true}},
+    {"new, lazy, cold", true, {.flags = THAW_RESTORE_NO_PREFETCH, .cold = true}},
+    {"new, lazy, warm", false, {.flags = THAW_RESTORE_NO_PREFETCH}},
+    {"new, eager, cold", true, {.mode = THAW_RESTORE_EAGER, .cold = true}},
+    {"new, eager, warm", false, {.mode = THAW_RESTORE_EAGER}},
+};
+
+#define MODES_MAX (6 + ARRAY_SIZE(ways))
 
 static int run_modes(
     struct bench *bench, const char *row, struct data *data, struct thaw_error *error)
 {
     const struct recipe *recipe = &data->fixture.recipe;
+    bool quick = bench->options.quick;
     struct read_case all = {&data->all, true}, hot = {&data->hot, true}, warm = {&data->all, false};
     struct floor_case touch = {&data->image, recipe, FLOOR_SHELL, false};
     struct floor_case raw_warm = {&data->image, recipe, FLOOR_RAW, false};
     struct floor_case raw_cold = {&data->image, recipe, FLOOR_RAW, true};
-    const struct fixture *fixture = &data->fixture;
-    struct thaw_case image = {.fixture = fixture, .image = true};
-    struct thaw_case eager_warm = {.fixture = fixture, .mode = THAW_RESTORE_EAGER};
-    struct thaw_case eager_cold = {.fixture = fixture, .mode = THAW_RESTORE_EAGER, .cold = true};
-    struct thaw_case lazy_warm = {.fixture = fixture, .mode = THAW_RESTORE_LAZY};
-    struct thaw_case lazy_cold = {.fixture = fixture, .mode = THAW_RESTORE_LAZY, .cold = true};
-    const struct mode modes[] = {
-        {"floor-read, all, warm", sample_read, &warm},
+    struct thaw_case cases[ARRAY_SIZE(ways)];
+    struct mode modes[MODES_MAX] = {
         {"floor-read, all, cold", sample_read, &all},
         {"floor-read, hot, cold", sample_read, &hot},
         {"floor-touch", sample_floor, &touch},
-        {"rawfile, warm", sample_floor, &raw_warm},
         {"rawfile, cold", sample_floor, &raw_cold},
-        {"new, image", sample_thaw, &image},
-        {"new, eager, warm", sample_thaw, &eager_warm},
-        {"new, eager, cold", sample_thaw, &eager_cold},
-        {"new, lazy, warm", sample_thaw, &lazy_warm},
-        {"new, lazy, cold", sample_thaw, &lazy_cold},
     };
-    const struct rounds rounds = {.samples = 100, .quick_samples = 5, .quick_s = 8};
-    return rows_run_modes(bench, row, modes, ARRAY_SIZE(modes), &rounds, error);
+    size_t count = 4;
+    if (!quick) {
+        modes[count++] = (struct mode){"floor-read, all, warm", sample_read, &warm};
+        modes[count++] = (struct mode){"rawfile, warm", sample_floor, &raw_warm};
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
+        cases[i] = ways[i].how;
+        cases[i].fixture = &data->fixture;
+        if (ways[i].in_quick || !quick)
+            modes[count++] = (struct mode){ways[i].name, sample_thaw, &cases[i]};
+    }
+    const struct rounds rounds = {.samples = 30, .quick_samples = 5, .quick_s = 8};
+    return rows_run_modes(bench, row, modes, count, &rounds, error);
 }
 
-static int prepare(struct bench *bench, struct data *data, unsigned data_mib, unsigned ws_mib,
-    struct thaw_error *error)
+static int prepare(struct bench *bench, struct data *data, struct thaw_error *error)
 {
     struct recipe recipe;
     const struct memtouch_options options = {
-        .mem_mib = MEM_MIB, .data_mib = data_mib, .ws_mib = ws_mib, .random = true};
-    int r = recipe_memtouch(bench, "data", &options, &recipe, error);
+        .mem_mib = MEM_MIB, .data_mib = DATA_MIB, .ws_mib = WS_MIB};
+    int r = recipe_churn(bench, "data", &options, &recipe, error);
     if (r == 0)
         r = floor_image_make(bench, &recipe, true, &data->image, error);
     if (r == 0)
         r = fixture_make(bench, &recipe, &data->fixture, error);
     if (r == 0)
+        r = fixture_record(bench, &data->fixture, ORDER_RECORDED, error);
+    if (r == 0)
         r = fixture_open_image(bench, &data->fixture, error);
     if (r == 0)
         r = floor_frames_make(
-            bench, "frames-all", recipe.initrd, (uint64_t)data_mib * MIB, &data->all, error);
+            bench, "frames-all", recipe.initrd, (uint64_t)DATA_MIB * MIB, &data->all, error);
     return r < 0 ? r
-                 : floor_frames_make(bench, "frames-hot", recipe.initrd, (uint64_t)ws_mib * MIB,
+                 : floor_frames_make(bench, "frames-hot", recipe.initrd, (uint64_t)WS_MIB * MIB,
                        &data->hot, error);
 }
 
 int row_data(struct bench *bench, const char *row, struct thaw_error *error)
 {
     struct data *data = calloc(1, sizeof(*data));
-    bool quick = bench->options.quick;
     if (!data)
         return bench_fail(error, -ENOMEM, "no memory for row %s", row);
-    int r = prepare(
-        bench, data, quick ? DATA_MIB_QUICK : DATA_MIB, quick ? WS_MIB_QUICK : WS_MIB, error);
+    int r = prepare(bench, data, error);
     if (r == 0)
         r = run_modes(bench, row, data, error);
     fixture_close_image(&data->fixture);

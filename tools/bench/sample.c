@@ -16,6 +16,11 @@ struct timeline timeline_start(void)
     return timeline;
 }
 
+static bool touches(const struct recipe *recipe)
+{
+    return recipe->kind == RECIPE_MEMTOUCH || recipe->kind == RECIPE_CHURN;
+}
+
 static void add_phases(
     struct bench *bench, const char *row, const char *mode, const struct timeline *timeline)
 {
@@ -54,7 +59,7 @@ void timeline_add(struct bench *bench, const char *row, const char *mode,
         {"first run", timeline->run_ns},
         {"first exit", timeline->exit_ns},
         {"first output", timeline->output_ns},
-        {"touched", recipe->kind == RECIPE_MEMTOUCH ? timeline->output_ns : 0},
+        {"touched", touches(recipe) ? timeline->output_ns : 0},
     };
     for (size_t i = 0; i < ARRAY_SIZE(endpoints); i++)
         if (endpoints[i].at_ns)
@@ -63,6 +68,31 @@ void timeline_add(struct bench *bench, const char *row, const char *mode,
     results_add(results, row, mode, "cpu", "us", cpu);
     results_add(results, row, mode, "read", "MiB", read);
     add_phases(bench, row, mode, timeline);
+}
+
+struct order order_next(struct bench *bench, const struct recipe *recipe)
+{
+    struct order order = {.position = POSITION_UNKNOWN};
+    if (recipe->kind != RECIPE_CHURN)
+        return order;
+    order.position = ORDER_RECORDED + ++bench->orders;
+    snprintf(order.text, sizeof(order.text), "touch %u\n", order.position);
+    return order;
+}
+
+static int check_order(const struct order *order, uint32_t position, struct thaw_error *error)
+{
+    return order->text[0] && position != order->position
+               ? bench_fail(error, THAW_EGUEST, "the guest did something else than it was told")
+               : 0;
+}
+
+/* A file system that holds its files in memory has no cold start. */
+static int check_cold(bool cold, const struct timeline *timeline, struct thaw_error *error)
+{
+    return cold && scratch_bytes_read() == timeline->read_bytes
+               ? bench_fail(error, -EIO, "a cold start read nothing from storage")
+               : 0;
 }
 
 /* --- By thaw ---------------------------------------------------------------------------------- */
@@ -91,29 +121,78 @@ static void read_timing(const struct subject *subject, struct timeline *timeline
     timeline->output_ns = subject->first_ns;
 }
 
+static void add_working_set(struct bench *bench, const char *row, const char *mode,
+    const struct recipe *recipe, thaw_image *image)
+{
+    struct thaw_image_info info = {.size = sizeof(info)};
+    double pages = (double)recipe->ws_mib * PAGES_PER_MIB;
+    thaw_image_get_info(image, &info);
+    results_add(
+        &bench->results, row, mode, "by demand", "%", 100 * (double)info.demand_pages / pages);
+    results_add(&bench->results, row, mode, "prefetched", "MiB",
+        (double)info.prefetched_pages / PAGES_PER_MIB);
+    results_add(&bench->results, row, mode, "blocked before first run", "us",
+        (double)info.prefetch_wait_ns / 1e3);
+}
+
+/* From the fixture's image, or one opened here: that is part of the request. */
+static int open_and_restore(struct bench *bench, const struct thaw_case *how, struct subject *ret,
+    thaw_image **ret_image, struct thaw_error *error)
+{
+    const struct recipe *recipe = &how->fixture->recipe;
+    const struct thaw_restore_options options = {
+        .mode = how->mode, .flags = how->flags, .pool = how->pool};
+    const struct thaw_image_options as_image = {.size = sizeof(as_image), .mode = how->mode};
+    thaw_image *image = how->image ? how->fixture->image : NULL;
+    int r = how->working_set ? thaw_image_open(bench->env, bench->store, recipe->name, "thaw-bench",
+                                   &as_image, &image, error)
+                             : 0;
+    if (r == 0)
+        r = subject_restore(bench, recipe, image, &options, recipe->name, ret, error);
+    if (how->working_set && r < 0)
+        thaw_image_close(image);
+    else
+        *ret_image = how->working_set ? image : NULL;
+    return r;
+}
+
+static int run_clone(struct bench *bench, const struct thaw_case *how, struct subject *subject,
+    struct thaw_error *error)
+{
+    struct order order = order_next(bench, &how->fixture->recipe);
+    uint32_t position;
+    subject_hold(subject, how->fixture->position);
+    int r = order.text[0] ? subject_type(subject, order.text, error) : 0;
+    if (r == 0)
+        r = thaw_vm_resume(subject->vm, error);
+    if (r == 0)
+        r = subject_expect(subject, how->fixture->position, &position, error);
+    return r < 0 ? r : check_order(&order, position, error);
+}
+
 int sample_thaw_keep(struct bench *bench, const char *row, const char *mode,
     const struct thaw_case *how, struct subject *ret, struct thaw_error *error)
 {
-    const struct thaw_restore_options options = {.mode = how->mode, .pool = how->pool};
     const struct recipe *recipe = &how->fixture->recipe;
-    thaw_image *image = how->from ? how->from : how->image ? how->fixture->image : NULL;
+    thaw_image *image = NULL;
     struct timeline timeline = timeline_start();
-    int r = subject_restore(bench, recipe, image, &options, recipe->name, ret, error);
+    int r = open_and_restore(bench, how, ret, &image, error);
     if (r < 0)
         return r;
     uint64_t applied_ns = now_ns();
-    subject_hold(ret, how->fixture->position);
-    r = thaw_vm_resume(ret->vm, error);
+    r = run_clone(bench, how, ret, error);
     if (r == 0)
-        r = subject_expect(ret, how->fixture->position, NULL, error);
-    if (r < 0) {
+        r = check_cold(how->cold, &timeline, error);
+    if (r == 0) {
+        read_timing(ret, &timeline);
+        timeline.state_ns = applied_ns;
+        timeline_add(bench, row, mode, recipe, &timeline);
+        if (image)
+            add_working_set(bench, row, mode, recipe, image);
+    } else
         subject_free(ret);
-        return r;
-    }
-    read_timing(ret, &timeline);
-    timeline.state_ns = applied_ns;
-    timeline_add(bench, row, mode, recipe, &timeline);
-    return 0;
+    thaw_image_close(image);
+    return r;
 }
 
 int sample_thaw(
@@ -138,12 +217,19 @@ static int go_on(struct bench *bench, const char *row, const char *mode,
     const struct floor_case *how, struct timeline *timeline, struct floor_vm *vm,
     struct thaw_error *error)
 {
-    struct floor_ran ran;
+    struct order order = order_next(bench, how->recipe);
+    struct floor_ran ran = {0};
     int r = floor_state_restore(vm, &how->image->state, error);
     if (r < 0)
         return r;
     timeline->state_ns = now_ns();
+    vm->input = order.text;
     r = floor_vm_run(vm, bench, how->recipe, how->image->position, &ran, error);
+    vm->input = NULL;
+    if (r == 0)
+        r = check_order(&order, ran.position, error);
+    if (r == 0)
+        r = check_cold(how->cold, timeline, error);
     if (r < 0)
         return r;
     timeline->run_ns = ran.run_ns;

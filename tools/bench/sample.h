@@ -8,10 +8,12 @@
  *   first run     its vCPU is about to enter the guest
  *   first exit    the guest made KVM return for the first time
  *   first output  the guest's first byte, taken on its vCPU's thread
- *   touched       memtouch's working set: it prints when it has been through it
+ *   touched       the guest has been through its working set: memtouch and churn print then
  *   cpu           time of all threads, until the guest was checked
  *   read          MiB from storage, which shows whether a cold start was cold
  *   phase: ...    what each step took; the plot of phases is made of these
+ *
+ * A churn is told with each request to touch its working set in an order of its own.
  */
 #ifndef BENCH_SAMPLE_H
 #define BENCH_SAMPLE_H
@@ -23,10 +25,11 @@
 struct thaw_case {
     const struct fixture *fixture;
     enum thaw_restore_mode mode;
-    bool cold;               /* the store's files are not in the page cache */
-    bool image;              /* from the fixture's image, which is open and complete */
-    struct thaw_pool *pool;  /* into a VM of this pool, which is settled before; NULL: a new one */
-    struct thaw_image *from; /* instead of the fixture's image; NULL: that */
+    bool cold;              /* the store's files are not in the page cache */
+    bool image;             /* from the fixture's image, which is open and complete */
+    uint32_t flags;         /* THAW_RESTORE_* */
+    bool working_set;       /* what became of the recorded one is added to the results */
+    struct thaw_pool *pool; /* into a VM of this pool, which is settled before; NULL: a new one */
 };
 
 /* mode->data is a struct thaw_case. */
@@ -57,6 +60,17 @@ int sample_floor(
 /* floor-shell, with a shell that floor_shell_make made. It stays the caller's. */
 int sample_floor_shell(struct bench *bench, const char *row, const char *mode,
     const struct floor_case *how, struct floor_vm *shell, struct thaw_error *error);
+
+/* The seed to record with; those of all orders that are measured are larger. */
+#define ORDER_RECORDED 1
+
+/* What a churn is told, and where it is then; of another guest, nothing, and POSITION_UNKNOWN. */
+struct order {
+    char text[24]; /* empty: nothing */
+    uint32_t position;
+};
+
+struct order order_next(struct bench *bench, const struct recipe *recipe);
 
 /* --- What both note --------------------------------------------------------------------------- */
 

@@ -171,7 +171,7 @@ int subject_expect(
 }
 
 /* The port takes a few bytes at a time. */
-static int type(struct subject *subject, const char *text, struct thaw_error *error)
+int subject_type(struct subject *subject, const char *text, struct thaw_error *error)
 {
     uint64_t end_ns = now_ns() + (uint64_t)GUEST_TIMEOUT_MS * 1000000;
     for (size_t done = 0, count = strlen(text); done < count;) {
@@ -193,7 +193,7 @@ int subject_tell(struct subject *subject, const char *what, char *ret_answer, si
     char text[64];
     subject_forget(subject);
     snprintf(text, sizeof(text), "%s\n", what);
-    int r = type(subject, text, error);
+    int r = subject_type(subject, text, error);
     if (r == 0)
         r = subject_expect(subject, 0, NULL, error);
     if (r < 0)
@@ -284,6 +284,33 @@ int fixture_make(
     if (r == 0)
         r = subject_snapshot(&subject, &options, &ret->result, error);
     subject_free(&subject);
+    return r;
+}
+
+int fixture_record(
+    struct bench *bench, const struct fixture *fixture, unsigned order, struct thaw_error *error)
+{
+    const struct thaw_image_options how = {.size = sizeof(how), .flags = THAW_IMAGE_RECORD};
+    const struct thaw_restore_options options = {.mode = THAW_RESTORE_LAZY};
+    struct subject clone;
+    thaw_image *image;
+    char text[32], answer[128];
+    int r = thaw_image_open(
+        bench->env, bench->store, fixture->recipe.name, "thaw-bench", &how, &image, error);
+    if (r < 0)
+        return r;
+    r = subject_restore(
+        bench, &fixture->recipe, image, &options, fixture->recipe.name, &clone, error);
+    snprintf(text, sizeof(text), "touch %u", order);
+    if (r == 0) {
+        r = thaw_vm_resume(clone.vm, error);
+        if (r == 0)
+            r = subject_tell(&clone, text, answer, sizeof(answer), error);
+        if (r == 0)
+            r = thaw_image_record_end(image, NULL, error);
+        subject_free(&clone);
+    }
+    thaw_image_close(image);
     return r;
 }
 

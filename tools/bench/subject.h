@@ -44,6 +44,9 @@ void subject_free(struct subject *subject);
 int subject_expect(
     struct subject *subject, uint32_t from, uint32_t *ret_position, struct thaw_error *error);
 
+/* Types on the guest's serial port. Also while it is paused. */
+int subject_type(struct subject *subject, const char *text, struct thaw_error *error);
+
 /* Tells a churn what to do (without a newline), and takes the part of its answer behind "churn: ".
  */
 int subject_tell(struct subject *subject, const char *what, char *ret_answer, size_t bytes,
@@ -80,6 +83,10 @@ struct fixture {
 /* A full snapshot, named as the recipe. */
 int fixture_make(struct bench *bench, const struct recipe *recipe, struct fixture *ret,
     struct thaw_error *error);
+
+/* Lets a clone of a churn touch its working set in this order, and records it. */
+int fixture_record(
+    struct bench *bench, const struct fixture *fixture, unsigned order, struct thaw_error *error);
 
 /* Opens the snapshot as an image that all clones share, and fills it. */
 int fixture_open_image(struct bench *bench, struct fixture *fixture, struct thaw_error *error);
