@@ -29,9 +29,15 @@
 /* No guest of a benchmark is silent for so long, however busy the host is. */
 #define GUEST_TIMEOUT_MS 60000
 
+enum peer {
+    PEER_DEFAULT, /* with all rows, if it is there */
+    PEER_NONE,
+    PEER_QEMU,
+};
+
 struct bench_options {
     bool quick;
-    bool peer_qemu;
+    enum peer peer;
     const char *json_path; /* NULL: none */
     const char *html_path;
     const char *dir; /* where the scratch directory is made */
@@ -46,6 +52,7 @@ struct bench {
     char dir[PATH_BYTES];        /* scratch, removed at the end */
     char nonce[NONCE_BYTES + 1]; /* of this run: every guest has it in its memory */
     unsigned seed;               /* the same, for the data of memtouch */
+    bool peer_qemu;              /* is measured as well */
     unsigned orders;             /* that guests were told to touch their pages in */
     unsigned cpus;
     thaw_env *env;

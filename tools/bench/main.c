@@ -29,7 +29,8 @@ static int usage(FILE *out)
           "  --quick        fewer samples and less data: under a minute, and less exact\n"
           "  --json FILE    write results with all samples\n"
           "  --html FILE    write a report with plots\n"
-          "  --peer qemu    also measure QEMU's microvm, side by side\n"
+          "  --peer qemu    also measure QEMU's microvm, side by side; `all` does where there is\n"
+          "                 QEMU. --peer none: not even then\n"
           "  --dir DIR      where the scratch directory is made (default: /var/tmp)\n"
           "  -h, --help     show this text\n"
           "\n"
@@ -58,8 +59,10 @@ static void catch_signals(void)
 static int run_row(struct bench *bench, const struct row *row)
 {
     struct thaw_error error = {0};
+    uint64_t start_ns = now_ns();
     int r = row->run(bench, row->name, &error);
     terminal_progress_end();
+    printf("\n%s: %s; took %.1f s", row->name, row->what, (double)(now_ns() - start_ns) / 1e9);
     terminal_print_row(&bench->results, row->name);
     if (r < 0 && !bench_interrupted) {
         fprintf(stderr, "thaw-bench: %s\n", error.message);
@@ -130,12 +133,24 @@ static int parse(int argc, char **argv, struct bench_options *ret)
             ret->html_path = optarg;
         else if (c == DIR)
             ret->dir = optarg;
-        else if (c == PEER && strcmp(optarg, "qemu") == 0)
-            ret->peer_qemu = true;
+        else if (c == PEER && (strcmp(optarg, "qemu") == 0 || strcmp(optarg, "none") == 0))
+            ret->peer = strcmp(optarg, "qemu") == 0 ? PEER_QEMU : PEER_NONE;
         else
             return -1;
     }
     return 0;
+}
+
+/* Whether QEMU was asked for, or with everything else and can be had. */
+static bool want_qemu(const struct bench_options *options, bool all)
+{
+    struct thaw_error ignored;
+    pid_t pid;
+    const char *const argv[] = {"qemu-system-x86_64", "--version", NULL};
+    if (options->peer != PEER_DEFAULT || !all)
+        return options->peer == PEER_QEMU;
+    return scratch_spawn(argv, -1, &pid, &ignored) == 0 &&
+           scratch_wait(pid, 0, argv[0], &ignored) == 0;
 }
 
 /* How many rows the names mean; -1: one is unknown. */
@@ -177,6 +192,7 @@ int main(int argc, char **argv)
     else {
         int count = choose(&argv[optind], argc - optind, chosen);
         if (count > 0) {
+            bench.peer_qemu = want_qemu(&bench.options, (size_t)count == row_count);
             catch_signals();
             status = run(&bench, chosen, (size_t)count);
         }

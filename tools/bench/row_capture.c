@@ -229,7 +229,7 @@ static int run_modes(
         {"diff, 1 % changed", sample_diff, capture},
         {"zstd, same threads", sample_zstd, capture},
     };
-    const struct rounds rounds = {.samples = 20, .quick_samples = 3, .quick_s = 5};
+    const struct rounds rounds = {.samples = 12, .quick_samples = 3, .quick_s = 4};
     int r = map_data(capture, error);
     if (r == 0)
         r = subject_warm_up(&capture->subject, error);

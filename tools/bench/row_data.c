@@ -43,51 +43,72 @@ static int sample_read(
     return 0;
 }
 
-/* Those that no target is about are left out of a quick run. */
+/* Those that read all data are slow, and come with the floor that does. What no target is about is
+ * left out of a quick run. */
 static const struct way {
     const char *name;
-    bool in_quick;
+    bool slow, in_quick;
     struct thaw_case how;
 } ways[] = {
-    {"new, image", true, {.image = true}},
-    {"new, working set, cold", true, {.working_set = true, .cold = true}},
-    {"new, working set, warm", false, {.working_set = true}},
-    {"new, lazy, cold", true, {.flags = THAW_RESTORE_NO_PREFETCH, .cold = true}},
-    {"new, lazy, warm", false, {.flags = THAW_RESTORE_NO_PREFETCH}},
-    {"new, eager, cold", true, {.mode = THAW_RESTORE_EAGER, .cold = true}},
-    {"new, eager, warm", false, {.mode = THAW_RESTORE_EAGER}},
+    {"new, image", false, true, {.image = true}},
+    {"new, working set, cold", false, true, {.working_set = true, .cold = true}},
+    {"new, working set, warm", false, false, {.working_set = true}},
+    {"new, lazy, cold", false, true, {.flags = THAW_RESTORE_NO_PREFETCH, .cold = true}},
+    {"new, lazy, warm", false, false, {.flags = THAW_RESTORE_NO_PREFETCH}},
+    {"new, eager, cold", true, true, {.mode = THAW_RESTORE_EAGER, .cold = true}},
+    {"new, eager, warm", true, false, {.mode = THAW_RESTORE_EAGER}},
 };
 
-#define MODES_MAX (6 + ARRAY_SIZE(ways))
+#define MODES_MAX (4 + ARRAY_SIZE(ways))
 
-static int run_modes(
+static size_t add_ways(const struct bench *bench, struct data *data, bool slow,
+    struct thaw_case *cases, struct mode *ret)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
+        if (ways[i].slow != slow || (bench->options.quick && !ways[i].in_quick))
+            continue;
+        cases[count] = ways[i].how;
+        cases[count].fixture = &data->fixture;
+        ret[count] = (struct mode){ways[i].name, sample_thaw, &cases[count]};
+        count++;
+    }
+    return count;
+}
+
+static int run_fast(
     struct bench *bench, const char *row, struct data *data, struct thaw_error *error)
 {
     const struct recipe *recipe = &data->fixture.recipe;
-    bool quick = bench->options.quick;
-    struct read_case all = {&data->all, true}, hot = {&data->hot, true}, warm = {&data->all, false};
+    struct read_case hot = {&data->hot, true};
     struct floor_case touch = {&data->image, recipe, FLOOR_SHELL, false};
     struct floor_case raw_warm = {&data->image, recipe, FLOOR_RAW, false};
     struct floor_case raw_cold = {&data->image, recipe, FLOOR_RAW, true};
     struct thaw_case cases[ARRAY_SIZE(ways)];
     struct mode modes[MODES_MAX] = {
-        {"floor-read, all, cold", sample_read, &all},
         {"floor-read, hot, cold", sample_read, &hot},
         {"floor-touch", sample_floor, &touch},
         {"rawfile, cold", sample_floor, &raw_cold},
+        {"rawfile, warm", sample_floor, &raw_warm},
     };
-    size_t count = 4;
-    if (!quick) {
-        modes[count++] = (struct mode){"floor-read, all, warm", sample_read, &warm};
-        modes[count++] = (struct mode){"rawfile, warm", sample_floor, &raw_warm};
-    }
-    for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
-        cases[i] = ways[i].how;
-        cases[i].fixture = &data->fixture;
-        if (ways[i].in_quick || !quick)
-            modes[count++] = (struct mode){ways[i].name, sample_thaw, &cases[i]};
-    }
-    const struct rounds rounds = {.samples = 30, .quick_samples = 5, .quick_s = 8};
+    const struct rounds rounds = {.samples = 100, .quick_samples = 5, .quick_s = 4};
+    size_t count = bench->options.quick ? 3 : 4;
+    count += add_ways(bench, data, false, cases, &modes[count]);
+    return rows_run_modes(bench, row, modes, count, &rounds, error);
+}
+
+static int run_slow(
+    struct bench *bench, const char *row, struct data *data, struct thaw_error *error)
+{
+    struct read_case cold = {&data->all, true}, warm = {&data->all, false};
+    struct thaw_case cases[ARRAY_SIZE(ways)];
+    struct mode modes[MODES_MAX] = {
+        {"floor-read, all, cold", sample_read, &cold},
+        {"floor-read, all, warm", sample_read, &warm},
+    };
+    const struct rounds rounds = {.samples = 20, .quick_samples = 3, .quick_s = 2};
+    size_t count = bench->options.quick ? 1 : 2;
+    count += add_ways(bench, data, true, cases, &modes[count]);
     return rows_run_modes(bench, row, modes, count, &rounds, error);
 }
 
@@ -120,7 +141,9 @@ int row_data(struct bench *bench, const char *row, struct thaw_error *error)
         return bench_fail(error, -ENOMEM, "no memory for row %s", row);
     int r = prepare(bench, data, error);
     if (r == 0)
-        r = run_modes(bench, row, data, error);
+        r = run_fast(bench, row, data, error);
+    if (r == 0)
+        r = run_slow(bench, row, data, error);
     fixture_close_image(&data->fixture);
     floor_image_free(&data->image);
     floor_frames_free(&data->all);

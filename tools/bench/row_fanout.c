@@ -241,7 +241,7 @@ int row_fanout(struct bench *bench, const char *row, struct thaw_error *error)
     struct fanout_case cases[MODES_MAX];
     struct mode modes[MODES_MAX];
     char names[MODES_MAX][48];
-    const struct rounds rounds = {.samples = 10, .quick_samples = 3, .quick_s = 3};
+    const struct rounds rounds = {.samples = 8, .quick_samples = 3, .quick_s = 2};
     if (!fanout)
         return bench_fail(error, -ENOMEM, "no memory for row %s", row);
     fanout->bench = bench;

@@ -182,11 +182,11 @@ static int run_guests(struct bench *bench, const char *row, struct guest *guests
     struct mode modes[GUESTS * COMMANDS_MAX];
     size_t mode_count = 0;
     char store[PATH_BYTES];
-    const struct rounds rounds = {.samples = 100, .quick_samples = 10, .quick_s = 5};
+    const struct rounds rounds = {.samples = 100, .quick_samples = 10, .quick_s = 3};
     int r = scratch_path(bench, "store", store, sizeof(store), error);
     for (size_t i = 0; i < count && r == 0; i++) {
         mode_count += add_thaw(bench, &guests[i], store, &modes[mode_count]);
-        if (bench->options.peer_qemu)
+        if (bench->peer_qemu)
             r = add_qemu(bench, &guests[i], &modes[mode_count++], error);
     }
     if (r == 0 && !has_restore(bench))

@@ -75,7 +75,7 @@ int row_restore(struct bench *bench, const char *row, struct thaw_error *error)
     static struct size sizes[ARRAY_SIZE(sizes_mib)];
     static struct slot slots[MODES];
     struct mode modes[MODES];
-    const struct rounds rounds = {.samples = 100, .quick_samples = 20, .quick_s = 8};
+    const struct rounds rounds = {.samples = 100, .quick_samples = 20, .quick_s = 5};
     int r = 0;
     for (size_t i = 0; i < ARRAY_SIZE(sizes) && r == 0; i++)
         r = make_size(bench, sizes_mib[i], &sizes[i], error);
