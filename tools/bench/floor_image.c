@@ -21,6 +21,13 @@
 #define LOW_RAM_END_GPA 0x9fc00
 #define HOLE_GPA        0xc0000000u
 #define SEGMENTS_MAX    16
+#define VACANT_START    (43ull << 40)
+#define VACANT_STEP     (16ull << 30)
+#define VACANT_RANGES   64
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
 
 uint8_t *floor_map(uint8_t *at, uint64_t bytes, int fd)
 {
@@ -255,16 +262,31 @@ void floor_image_free(struct floor_image *image)
 
 /* --- Shells ----------------------------------------------------------------------------------- */
 
+/* Where nothing else is mapped. Mapping over a range that KVM knows would make it look through all
+ * of it, so the range is left vacant until then. */
+static void *find_vacant_range(uint64_t bytes)
+{
+    static unsigned used;
+    for (unsigned i = 0; i < VACANT_RANGES; i++) {
+        uintptr_t place = VACANT_START + (uintptr_t)(used++ % VACANT_RANGES) * VACANT_STEP;
+        void *at = mmap((void *)place, bytes, PROT_NONE,
+            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+        if (at == MAP_FAILED)
+            continue;
+        munmap(at, bytes);
+        if ((uintptr_t)at == place)
+            return at;
+    }
+    return NULL;
+}
+
 int floor_shell_make(
     const struct floor_image *image, struct floor_vm *ret, struct thaw_error *error)
 {
-    void *ram =
-        mmap(NULL, image->bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (ram == MAP_FAILED)
-        return bench_errno(error, "reserving memory for a floor");
+    void *ram = find_vacant_range(image->bytes);
+    if (!ram)
+        return bench_errno(error, "finding memory for a floor");
     int r = floor_vm_open(image->kvm_fd, ram, image->bytes, false, ret, error);
-    if (r < 0)
-        munmap(ram, image->bytes);
     return r < 0 ? r : floor_vm_set_cpuid(ret, &image->state, error);
 }
 
