@@ -6,15 +6,15 @@
 #include <math.h>
 #include <string.h>
 
-#define WIDTH       960
-#define LABEL_WIDTH 250
+#define WIDTH       PLOT_WIDTH
+#define LABEL_WIDTH 300
 #define VALUE_WIDTH 96
 #define LINE_HEIGHT 23
 #define AXIS_HEIGHT 26
 #define DOTS_MAX    400 /* a mode; of more, every nth is drawn */
 #define MODES_MAX   32
 
-static const char *colour_of(const char *mode)
+const char *plot_colour(const char *mode)
 {
     if (strncmp(mode, "QEMU", 4) == 0)
         return "var(--peer)";
@@ -24,7 +24,7 @@ static const char *colour_of(const char *mode)
     return "var(--thaw)";
 }
 
-static void open_svg(FILE *out, int height)
+void plot_open(FILE *out, int height)
 {
     fprintf(out,
         "<svg viewBox='0 0 %d %d' font-size='12.5' font-family=\"system-ui,'DejaVu Sans',"
@@ -32,7 +32,7 @@ static void open_svg(FILE *out, int height)
         WIDTH, height);
 }
 
-static void write_text(
+void plot_text(
     FILE *out, double x, double y, const char *anchor, const char *colour, const char *text)
 {
     fprintf(out, "<text x='%.1f' y='%.1f' text-anchor='%s' fill='%s'>", x, y, anchor, colour);
@@ -61,7 +61,7 @@ static void write_axis(FILE *out, const struct axis *axis, const char *unit, int
         terminal_format(tick, unit, text, sizeof(text));
         fprintf(out, "<line x1='%.1f' y1='0' x2='%.1f' y2='%d' stroke='var(--line)'/>", x, x,
             height - AXIS_HEIGHT + 6);
-        write_text(out, x, height - 6, "middle", "var(--dim)", text);
+        plot_text(out, x, height - 6, "middle", "var(--dim)", text);
     }
 }
 
@@ -111,7 +111,7 @@ static struct axis find_axis(const struct series *const *series, size_t count)
 static void write_dots(
     FILE *out, const struct axis *axis, const struct series *series, double middle)
 {
-    const char *colour = colour_of(series->mode);
+    const char *colour = plot_colour(series->mode);
     struct summary summary = results_summary(series);
     size_t step = series->count / DOTS_MAX + 1;
     for (size_t i = 0; i < series->count; i += step)
@@ -133,135 +133,91 @@ void plot_distribution(
         return;
     int height = (int)count * LINE_HEIGHT + AXIS_HEIGHT;
     struct axis axis = find_axis(series, count);
-    open_svg(out, height);
+    plot_open(out, height);
     write_axis(out, &axis, series[0]->unit, height);
     for (size_t i = 0; i < count; i++) {
         char text[48];
         double middle = (double)i * LINE_HEIGHT + LINE_HEIGHT / 2.0;
-        write_text(out, LABEL_WIDTH - 14, middle + 4, "end", "var(--ink)", series[i]->mode);
+        plot_text(out, LABEL_WIDTH - 14, middle + 4, "end", "var(--ink)", series[i]->mode);
         write_dots(out, &axis, series[i], middle);
         terminal_format(results_summary(series[i]).p50, series[i]->unit, text, sizeof(text));
-        write_text(out, WIDTH - 4, middle + 4, "end", "var(--ink)", text);
+        plot_text(out, WIDTH - 4, middle + 4, "end", "var(--ink)", text);
     }
     fputs("</svg>\n", out);
 }
 
 /* --- Phases ----------------------------------------------------------------------------------- */
 
-static void write_bar(FILE *out, double x, double y, double width, const char *colour)
+static const struct phase {
+    const char *metric, *what, *colour;
+} phases[] = {
+    {"phase: open", "snapshot opened, in eager mode read", "#5f3dc4"},
+    {"phase: VM", "VM there", "#1971c2"},
+    {"phase: memory", "memory mapped", "#0b7285"},
+    {"phase: state", "state set", "#2f9e44"},
+    {"phase: resume", "in the guest", "#f08c00"},
+    {"phase: guest", "first output", "#ced4da"},
+};
+
+static bool has_phases(const struct results *results, const char *row, const char *mode)
 {
-    fprintf(out, "<rect x='%.1f' y='%.1f' width='%.1f' height='14' fill='%s'/>", x, y,
-        MAX(width, 0.5), colour);
+    for (size_t i = 0; i < ARRAY_SIZE(phases); i++)
+        if (results_find(results, row, mode, phases[i].metric))
+            return true;
+    return false;
 }
 
-void plot_phases(FILE *out, const struct results *results, const char *row)
+static double sum_of_phases(const struct results *results, const char *row, const char *mode)
 {
-    const struct series *series[MODES_MAX];
-    size_t count = find_series(results, row, "first output", series);
-    double most = 0, width = WIDTH - LABEL_WIDTH - VALUE_WIDTH - 20;
-    for (size_t i = 0; i < count; i++)
-        most = MAX(most, results_summary(series[i]).p50);
-    if (most <= 0)
-        return;
-    fputs("<p class=sub style='margin:16px 0 4px'>Phases, medians: <b "
-          "style='color:var(--thaw)'>until all state is applied</b>, then <b "
-          "style='color:#66b2c0'>until the guest's first output</b>.</p>",
-        out);
-    open_svg(out, (int)count * LINE_HEIGHT + 6);
-    for (size_t i = 0; i < count; i++) {
-        char text[48];
-        double y = (double)i * LINE_HEIGHT + 4;
-        double all = results_summary(series[i]).p50;
-        double applied = results_median(results, row, series[i]->mode, "applied");
-        bool ours = strcmp(colour_of(series[i]->mode), "var(--thaw)") == 0;
-        write_text(out, LABEL_WIDTH - 14, y + 12, "end", "var(--ink)", series[i]->mode);
-        write_bar(out, LABEL_WIDTH, y, width * all / most, ours ? "#66b2c0" : "#dee2e6");
-        write_bar(
-            out, LABEL_WIDTH, y, width * MIN(applied, all) / most, colour_of(series[i]->mode));
-        terminal_format(all, series[i]->unit, text, sizeof(text));
-        write_text(out, LABEL_WIDTH + width * all / most + 8, y + 12, "start", "var(--dim)", text);
+    double sum = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(phases); i++)
+        sum += results_median(results, row, mode, phases[i].metric);
+    return sum;
+}
+
+static void write_phases(FILE *out, const struct results *results, const char *row,
+    const char *mode, double y, double us_width)
+{
+    char text[48];
+    double x = LABEL_WIDTH;
+    plot_text(out, LABEL_WIDTH - 14, y + 12, "end", "var(--ink)", mode);
+    for (size_t i = 0; i < ARRAY_SIZE(phases); i++) {
+        double width = us_width * results_median(results, row, mode, phases[i].metric);
+        if (width > 0)
+            fprintf(out, "<rect x='%.1f' y='%.1f' width='%.1f' height='14' fill='%s'/>", x, y,
+                MAX(width, 0.5), phases[i].colour);
+        x += width;
     }
-    fputs("</svg>\n", out);
+    terminal_format(sum_of_phases(results, row, mode), "us", text, sizeof(text));
+    plot_text(out, x + 8, y + 12, "start", "var(--dim)", text);
 }
 
-/* --- Scaling ---------------------------------------------------------------------------------- */
-
-#define SCALE_HEIGHT 230
-#define SCALE_LEFT   70
-#define SCALE_WIDTH  560
-
-static const unsigned sizes_mib[] = {128, 1024, 4096};
-
-static double scale_y(double value, double most)
+static void write_legend(FILE *out)
 {
-    return 12 + (SCALE_HEIGHT - 46) * (1 - value / most);
+    fputs("<p class='sub key' style='margin:18px 0 4px'>Phases, medians, until", out);
+    for (size_t i = 0; i < ARRAY_SIZE(phases); i++)
+        fprintf(out, "<i style='background:%s'></i>%s", phases[i].colour, phases[i].what);
+    fputs("</p>", out);
 }
 
-static double scale_x(size_t i)
+void plot_phases(FILE *out, const struct results *results, const char *row, const char *only)
 {
-    return SCALE_LEFT + 30 +
-           (SCALE_WIDTH - 60) * log2((double)sizes_mib[i] / sizes_mib[0]) /
-               log2((double)sizes_mib[ARRAY_SIZE(sizes_mib) - 1] / sizes_mib[0]);
-}
-
-static double median_of(const struct results *results, const char *mode, size_t size)
-{
-    char name[64];
-    snprintf(name, sizeof(name), "%s, %u MiB", mode, sizes_mib[size]);
-    return results_median(results, "restore", name, "first output");
-}
-
-static void write_curve(FILE *out, const struct results *results, const char *mode, double most,
-    const char *dash, double label_y)
-{
-    const char *colour = colour_of(mode);
-    fprintf(out,
-        "<polyline fill='none' stroke='%s' stroke-width='2.2' stroke-dasharray='%s' points='",
-        colour, dash);
-    for (size_t i = 0; i < ARRAY_SIZE(sizes_mib); i++)
-        fprintf(out, "%.1f,%.1f ", scale_x(i), scale_y(median_of(results, mode, i), most));
-    fputs("'/>", out);
-    fprintf(out,
-        "<line x1='%d' x2='%d' y1='%.1f' y2='%.1f' stroke='%s' stroke-width='2.2' "
-        "stroke-dasharray='%s'/>",
-        SCALE_LEFT + SCALE_WIDTH + 20, SCALE_LEFT + SCALE_WIDTH + 52, label_y - 4, label_y - 4,
-        colour, dash);
-    write_text(out, SCALE_LEFT + SCALE_WIDTH + 62, label_y, "start", "var(--ink)", mode);
-}
-
-static void write_frame(FILE *out, double most)
-{
-    for (unsigned i = 0; i <= 4; i++) {
-        char text[48];
-        double value = most * i / 4, y = scale_y(value, most);
-        terminal_format(value, "us", text, sizeof(text));
-        fprintf(out, "<line x1='%d' x2='%d' y1='%.1f' y2='%.1f' stroke='var(--line)'/>", SCALE_LEFT,
-            SCALE_LEFT + SCALE_WIDTH, y, y);
-        write_text(out, SCALE_LEFT - 6, y + 4, "end", "var(--dim)", text);
-    }
-    for (size_t i = 0; i < ARRAY_SIZE(sizes_mib); i++) {
-        char text[48];
-        snprintf(text, sizeof(text), "%u MiB", sizes_mib[i]);
-        write_text(out, scale_x(i), SCALE_HEIGHT - 8, "middle", "var(--dim)", text);
-    }
-}
-
-void plot_scaling(FILE *out, const struct results *results)
-{
-    static const struct {
-        const char *mode, *dash;
-    } curves[] = {{"new, eager, warm", "none"}, {"new, lazy, warm", "7 4"},
-        {"rawfile, warm", "none"}, {"floor-new", "7 4"}, {"floor-shell", "2 3"}};
+    const struct series *series[MODES_MAX], *shown[MODES_MAX];
+    size_t count = 0, all = find_series(results, row, "first output", series);
     double most = 0;
-    for (size_t m = 0; m < ARRAY_SIZE(curves); m++)
-        for (size_t i = 0; i < ARRAY_SIZE(sizes_mib); i++)
-            most = MAX(most, median_of(results, curves[m].mode, i));
+    for (size_t i = 0; i < all; i++) {
+        const char *mode = series[i]->mode;
+        if (!has_phases(results, row, mode) || (only && !strstr(mode, only)))
+            continue;
+        shown[count++] = series[i];
+        most = MAX(most, sum_of_phases(results, row, mode));
+    }
     if (most <= 0)
         return;
-    fputs("<p class=sub style='margin:16px 0 4px'>Over the size of RAM, medians.</p>", out);
-    open_svg(out, SCALE_HEIGHT);
-    write_frame(out, most);
-    for (size_t m = 0; m < ARRAY_SIZE(curves); m++)
-        write_curve(out, results, curves[m].mode, most, curves[m].dash, 30 + 20 * (double)m);
+    write_legend(out);
+    plot_open(out, (int)count * LINE_HEIGHT + 6);
+    for (size_t i = 0; i < count; i++)
+        write_phases(out, results, row, shown[i]->mode, (double)i * LINE_HEIGHT + 4,
+            (WIDTH - LABEL_WIDTH - VALUE_WIDTH - 20) / most);
     fputs("</svg>\n", out);
 }

@@ -4,6 +4,7 @@
 #include "plot.h"
 #include "report.h"
 #include "terminal.h"
+#include <math.h>
 #include <string.h>
 
 static const char style[] =
@@ -21,7 +22,8 @@ static const char style[] =
     "th{text-align:left;color:var(--dim);font-weight:600;border-bottom:2px solid var(--line)}"
     "td{border-bottom:1px solid var(--line)}td,th{padding:5px 10px 5px 0;vertical-align:top}"
     "td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}"
-    ".tag{display:inline-block;border-radius:9px;padding:0 9px;font-size:12.5px;font-weight:600;"
+    "td.g{width:128px;padding-top:10px}.tag{display:inline-block;white-space:nowrap;border-radius:"
+    "9px;padding:0 9px;font-size:12.5px;font-weight:600;"
     "color:#fff}"
     ".yes{background:var(--good)}.no{background:var(--bad)}.none{background:#868e96}"
     ".env{columns:2;font-size:14px}.env b{color:var(--dim);font-weight:600}"
@@ -50,6 +52,9 @@ static const struct {
     {"pause", "Standing still for a snapshot", "How long no instruction of the guest's runs.",
         "pause"},
     {"fanout", "Many clones at once", "Until all clones have proved that they run.", "all run"},
+    {"density", "Memory per clone",
+        "What went from the host for each, after it has written its working set of 4 MiB.",
+        "system each"},
     {"process", "From process start", "Exec to the guest's first output.", "first output"},
 };
 
@@ -74,6 +79,20 @@ static void write_number(FILE *out, double value, const char *unit)
     fprintf(out, "<td class=n>%s</td>", text);
 }
 
+/* Where the value is: the limit is the line, each eighth of the width a factor of two, and to the
+ * left is better. */
+static void write_gauge(FILE *out, const struct target *target)
+{
+    double ratio = target->value / target->limit;
+    double octaves = ratio > 0 ? log2(ratio) : -4;
+    double x = 64 + 16 * MIN(MAX(target->at_least ? -octaves : octaves, -3.7), 3.7);
+    fprintf(out,
+        "<td class=g><svg viewBox='0 0 128 14'><rect y='5' width='128' height='4' rx='2' "
+        "fill='var(--line)'/><rect x='63' width='2' height='14' fill='var(--dim)'/><circle "
+        "cx='%.1f' cy='7' r='5' fill='var(--%s)'/></svg></td>",
+        x, target_is_met(target) ? "good" : "bad");
+}
+
 static void write_target(FILE *out, const struct target *target)
 {
     bool met = target_is_met(target);
@@ -90,7 +109,9 @@ static void write_target(FILE *out, const struct target *target)
     if (target->measured)
         fprintf(out, "<td class=n>%.2f</td>", target->value);
     else
-        fputs("<td class=n>–</td>", out);
+        fputs("<td class=n>–</td><td></td>", out);
+    if (target->measured)
+        write_gauge(out, target);
     fprintf(out, "<td><span class='tag %s'>%s</span></td></tr>\n",
         !target->measured ? "none"
         : met             ? "yes"
@@ -109,7 +130,10 @@ static void write_targets(FILE *out, const struct results *results)
     }
     fprintf(out,
         "<section><h2>Targets: %zu of %zu met</h2><p class=sub>Ratios of figures of this run; "
-        "%zu could not be measured.</p><table><tr><th>what<th>target<th class=n>value<th></tr>\n",
+        "%zu could not be measured. The line is the target, left of it is better, and a dot as far "
+        "away as the line is from the edge is off by a factor of "
+        "16.</p><table><tr><th>what<th>target"
+        "<th class=n>value<th><th></tr>\n",
         met, measured, results->target_count - measured);
     for (size_t i = 0; i < results->target_count; i++)
         write_target(out, &results->targets[i]);
@@ -146,28 +170,72 @@ static bool has_row(const struct results *results, const char *row)
     return false;
 }
 
+static const unsigned sizes_mib[] = {128, 1024, 4096};
+static const unsigned clone_counts[] = {1, 4, 16, 64, 100};
+static const unsigned dirty_mib[] = {4, 16, 64, 256, 512};
+
+static const struct curve by_size[] = {
+    {"new, lazy, warm", "restore", "new, lazy, warm, %u MiB", "first exit", "2 3"},
+    {"new, from an image", "restore", "new, image, %u MiB", "first exit", "7 4"},
+    {"pooled, from an image", "pool", "pooled, %u MiB", "first exit", "none"},
+    {"rawfile, warm", "restore", "rawfile, warm, %u MiB", "first exit", "2 3"},
+    {"floor-new", "restore", "floor-new, %u MiB", "first exit", "7 4"},
+    {"floor-shell", "pool", "floor-shell, %u MiB", "first exit", "none"},
+};
+
+static const struct curve by_clones[] = {
+    {"all run: one snapshot", "fanout", "%u at once", "all run", "none"},
+    {"all run: different snapshots", "fanout", "%u at once, different snapshots", "all run", "7 4"},
+    {"each, median: one snapshot", "fanout", "%u at once", "each", "2 3"},
+};
+
+static const struct curve by_dirty[] = {
+    {"live", "pause", "live, %u MiB dirty, 0 MiB/s", "pause", "none"},
+    {"live: the guest's gap", "pause", "live, %u MiB dirty, 0 MiB/s", "guest's gap", "2 3"},
+    {"stop-and-copy", "pause", "stop-and-copy, %u MiB dirty, 0 MiB/s", "pause", "7 4"},
+    {"floor: as many pages copied", "pause", "floor, stop-and-copy, %u MiB dirty, 0 MiB/s", "pause",
+        "7 4"},
+};
+
+#define CURVES(row, title, unit, numbers, curves)                                                  \
+    {                                                                                              \
+        row,                                                                                       \
+        {                                                                                          \
+            title, unit, numbers, ARRAY_SIZE(numbers), curves, ARRAY_SIZE(curves)                  \
+        }                                                                                          \
+    }
+
+/* With the row that they come last in. */
+static const struct {
+    const char *row;
+    struct curves curves;
+} all_curves[] = {
+    CURVES("restore", "Over the size of RAM, medians.", "MiB", sizes_mib, by_size),
+    CURVES("fanout", "Over the number of clones, medians.", "", clone_counts, by_clones),
+    CURVES("pause", "Over what is dirty, medians.", "MiB", dirty_mib, by_dirty),
+};
+
+static void write_row(FILE *out, const struct results *results, const char *row, const char *metric)
+{
+    plot_distribution(out, results, row, metric);
+    if (strcmp(row, "pool") == 0)
+        plot_phases(out, results, row, NULL);
+    if (strcmp(row, "restore") == 0)
+        plot_phases(out, results, row, "1024 MiB");
+    for (size_t i = 0; i < ARRAY_SIZE(all_curves); i++)
+        if (strcmp(all_curves[i].row, row) == 0)
+            plot_curves(out, results, &all_curves[i].curves);
+    write_table(out, results, row);
+}
+
 static void write_rows(FILE *out, const struct results *results)
 {
     for (size_t i = 0; i < ARRAY_SIZE(sections); i++) {
-        const char *row = sections[i].row;
-        if (!has_row(results, row))
+        if (!has_row(results, sections[i].row))
             continue;
         fprintf(
             out, "<section><h2>%s</h2><p class=sub>%s</p>", sections[i].title, sections[i].text);
-        plot_distribution(out, results, row, sections[i].metric);
-        if (strcmp(row, "restore") == 0)
-            plot_phases(out, results, row);
-        if (strcmp(row, "restore") == 0)
-            plot_scaling(out, results);
-        write_table(out, results, row);
-        fputs("</section>\n", out);
-    }
-    if (has_row(results, "density")) {
-        fputs("<section><h2>Memory per clone</h2><p class=sub>After each has written its working "
-              "set of 4 MiB.</p>",
-            out);
-        plot_distribution(out, results, "density", "held each");
-        write_table(out, results, "density");
+        write_row(out, results, sections[i].row, sections[i].metric);
         fputs("</section>\n", out);
     }
 }

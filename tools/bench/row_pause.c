@@ -171,7 +171,7 @@ static void add_pair(
     struct pause_case how = {.dirty_mib = dirty_mib, .rate_mibs = rate_mibs, .flags = flags};
     snprintf(how.name, sizeof(how.name), "%s, %u MiB dirty, %u MiB/s", kind, dirty_mib, rate_mibs);
     struct pause_case floor = {.of = add_case(table, &how)};
-    snprintf(floor.name, sizeof(floor.name), "floor-pause, %.40s", how.name);
+    snprintf(floor.name, sizeof(floor.name), "floor, %.50s", how.name);
     add_case(table, &floor);
 }
 

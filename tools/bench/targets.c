@@ -51,7 +51,7 @@ struct goal {
         .text = "at most 2 x floor-pause",                                                         \
         .limit = 2,                                                                                \
         .value = {"pause", "live, 64 MiB dirty, " rate " MiB/s", "pause"},                         \
-        .floor = {"pause", "floor-pause, live, 64 MiB dirty, " rate " MiB/s", "pause"}},           \
+        .floor = {"pause", "floor, live, 64 MiB dirty, " rate " MiB/s", "pause"}},                 \
     {                                                                                              \
         .name = "live pause in ms, guest dirties " rate " MiB/s", .text = "p50 at most 3 ms",      \
         .limit = 3, .value = {"pause", "live, 64 MiB dirty, " rate " MiB/s", "pause"},             \
