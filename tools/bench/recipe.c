@@ -210,17 +210,19 @@ static int read_tick(
     return 1;
 }
 
-/* The order that it touched its pages in is its position. */
+/* The order that it touched its pages in is its position, or the generation that it wrote. */
 static int read_answer(const struct bench *bench, const struct recipe *recipe, const char *line,
     uint32_t *ret_position, struct thaw_error *error)
 {
-    unsigned long order = 0, pages, sum;
+    unsigned long order = 0, pages, sum, generation;
     if (strncmp(line, "churn: ", 7) != 0 || strncmp(line, "churn: FAIL", 11) == 0)
         return bench_fail(error, THAW_EGUEST, "the guest printed '%.80s'", line);
     if (sscanf(line, "churn: touch %lu pages %lu sum %lx", &order, &pages, &sum) == 3 &&
         (pages != (unsigned long)recipe->ws_mib * PAGES_PER_MIB || sum != recipe_sum(bench, pages)))
         return bench_fail(
             error, THAW_EGUEST, "the guest's sum is wrong, so its memory is: '%.80s'", line);
+    if (sscanf(line, "churn: burst %lu", &generation) == 1)
+        order = generation;
     *ret_position = (uint32_t)order;
     return 1;
 }

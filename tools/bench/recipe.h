@@ -67,7 +67,8 @@ int recipe_churn(struct bench *bench, const char *name, const struct memtouch_op
 uint64_t recipe_sum(const struct bench *bench, uint64_t pages);
 
 /* Where a guest is. beat: how many bytes it has printed; others: the last tick or pass; churn:
- * the order that it was last told to touch its pages in, else 0. */
+ * the order that it was last told to touch its pages in, or the generation that it wrote, else 0.
+ */
 #define POSITION_UNKNOWN UINT32_MAX
 
 /* Looks for the first record in what a guest has printed since it was at `from`. 1: it is there,

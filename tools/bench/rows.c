@@ -12,6 +12,7 @@ const struct row rows[] = {
     {"restore", "restores of an empty guest into new VMs, by RAM size, against the same by hand",
         row_restore},
     {"data", "restores of a guest with much data, until its working set is touched", row_data},
+    {"reset", "a clone put back to its snapshot, against the same by hand", row_reset},
     {"pause", "how long the guest stands still for a snapshot", row_pause},
     {"fanout", "many clones of one snapshot at once", row_fanout},
     {"density", "memory per clone", row_density},

@@ -44,6 +44,7 @@ int row_capture(struct bench *bench, const char *row, struct thaw_error *error);
 int row_pool(struct bench *bench, const char *row, struct thaw_error *error);
 int row_restore(struct bench *bench, const char *row, struct thaw_error *error);
 int row_data(struct bench *bench, const char *row, struct thaw_error *error);
+int row_reset(struct bench *bench, const char *row, struct thaw_error *error);
 int row_pause(struct bench *bench, const char *row, struct thaw_error *error);
 int row_fanout(struct bench *bench, const char *row, struct thaw_error *error);
 int row_density(struct bench *bench, const char *row, struct thaw_error *error);
