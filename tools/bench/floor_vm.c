@@ -120,6 +120,16 @@ static int take_output(struct floor_vm *vm, struct output *output, struct thaw_e
     return 0;
 }
 
+/* Also what the kernel wakes a thread for interrupts it. */
+static int run(const struct floor_vm *vm)
+{
+    int r;
+    do
+        r = ioctl(vm->vcpu_fd, KVM_RUN, 0);
+    while (r < 0 && errno == EINTR && !bench_interrupted);
+    return r;
+}
+
 int floor_vm_run(struct floor_vm *vm, const struct bench *bench, const struct recipe *recipe,
     uint32_t from, struct floor_ran *ret, struct thaw_error *error)
 {
@@ -128,7 +138,7 @@ int floor_vm_run(struct floor_vm *vm, const struct bench *bench, const struct re
     int r = 0;
     vm->used = true;
     while (r == 0) {
-        if (ioctl(vm->vcpu_fd, KVM_RUN, 0) < 0)
+        if (run(vm) < 0)
             return bench_errno(error, "running a VM by hand");
         if (ran.exit_ns == 0)
             ran.exit_ns = now_ns();
@@ -147,7 +157,7 @@ int floor_vm_run(struct floor_vm *vm, const struct bench *bench, const struct re
 
 int floor_vm_pump(struct floor_vm *vm, int fd, struct thaw_error *error)
 {
-    while (ioctl(vm->vcpu_fd, KVM_RUN, 0) == 0 && vm->run->exit_reason == KVM_EXIT_IO) {
+    while (run(vm) == 0 && vm->run->exit_reason == KVM_EXIT_IO) {
         char *bytes = (char *)vm->run + vm->run->io.data_offset;
         size_t count = (size_t)vm->run->io.size * vm->run->io.count;
         if (vm->run->io.direction == KVM_EXIT_IO_IN)
