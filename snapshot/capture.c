@@ -197,12 +197,15 @@ static int run(struct thaw_job *job, void *data, struct thaw_error *error)
     pthread_mutex_lock(&capture->vm->api_lock);
     if (r == 0)
         advance(capture);
-    capture->lineage->busy = false;
     pthread_mutex_unlock(&capture->vm->api_lock);
     if (r == 0 && (capture->flags & THAW_SNAPSHOT_KILL))
         thaw_vm_stop(capture->vm, NULL);
     else if (capture->kept_from_running)
         thaw_vm_resume(capture->vm, NULL);
+    /* Last: a VM that is reset as soon as that is allowed must not be stopped after it. */
+    pthread_mutex_lock(&capture->vm->api_lock);
+    capture->lineage->busy = false;
+    pthread_mutex_unlock(&capture->vm->api_lock);
     capture->result.total_ns = now_ns() - start;
     return r;
 }
