@@ -3,12 +3,13 @@
 // know what an image or a snapshot is.
 
 #include "mem.h"
+#include "timing.h"
 #include <inttypes.h>
 #include <linux/kvm.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
@@ -30,15 +31,25 @@ static size_t dirty_words(const struct mem *mem)
 extern void __tsan_init(void) __attribute__((weak));
 extern void __msan_init(void) __attribute__((weak));
 
+/* Unknown to other processes, and another at each call: what the kernel gave the process at its
+ * start, and the time. */
+static uint64_t any_number(void)
+{
+    uint64_t seed = 0;
+    const void *given = (const void *)getauxval(AT_RANDOM); /* 16 bytes */
+    if (given)
+        memcpy(&seed, given, sizeof(seed));
+    uint64_t mixed = (seed ^ timing_now_ns()) * 0x9e3779b97f4a7c15u;
+    return mixed >> 20;
+}
+
 /* At a random place: ranges that are vacant don't show. Kernels before 4.17 take it for a hint. */
 static void *reserve_apart(uint64_t bytes)
 {
-    uint64_t random;
-    if (__tsan_init || __msan_init ||
-        getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random))
+    if (__tsan_init || __msan_init)
         return MAP_FAILED;
     uint64_t places = (APART_END - APART_START - bytes) / APART_ALIGN;
-    void *at = (void *)(uintptr_t)(APART_START + random % places * APART_ALIGN);
+    void *at = (void *)(uintptr_t)(APART_START + any_number() % places * APART_ALIGN);
     return mmap(at, bytes, PROT_NONE,
         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
 }
