@@ -43,31 +43,34 @@ static int start_asking(struct thaw_env *env, struct thaw_error *error)
     env->host = calloc(1, sizeof(*env->host));
     if (!env->host)
         return error_errno(error, ENOMEM, "allocating an environment");
-    env->host_asked = thread_start(&env->host_thread, "thaw/host", ask_host, env) == 0;
-    if (!env->host_asked)
-        ask_host(env);
+    int r = thread_start(&env->host_thread, "thaw/host", ask_host, env);
+    if (r < 0)
+        return error_errno(error, -r, "starting an environment's thread");
+    env->host_asked = true;
     return 0;
 }
 
-static void end_asking(struct thaw_env *env)
+static void end_asking_locked(struct thaw_env *env)
 {
-    pthread_mutex_lock(&env->host_lock);
     if (env->host_asked)
         pthread_join(env->host_thread, NULL);
     env->host_asked = false;
-    pthread_mutex_unlock(&env->host_lock);
 }
 
+/* What failed in the background is tried again, by whoever can be told why. */
 int env_host(struct thaw_env *env, const struct env_host **ret, struct thaw_error *error)
 {
-    end_asking(env);
-    if (env->host->result < 0) {
-        if (error)
-            *error = env->host->error;
-        return env->host->result;
-    }
-    *ret = env->host;
-    return 0;
+    pthread_mutex_lock(&env->host_lock);
+    end_asking_locked(env);
+    if (env->host->result < 0)
+        ask_host(env);
+    int r = env->host->result;
+    if (r < 0 && error)
+        *error = env->host->error;
+    pthread_mutex_unlock(&env->host_lock);
+    if (r == 0)
+        *ret = env->host;
+    return r;
 }
 
 int thaw_env_new(const struct thaw_env_options *options, thaw_env **ret, struct thaw_error *error)
@@ -123,7 +126,7 @@ void env_unref(struct thaw_env *env)
 {
     if (!env || atomic_fetch_sub(&env->references, 1) > 1)
         return;
-    end_asking(env);
+    end_asking_locked(env);
     if (env->images)
         env->images_free(env->images);
     kvm_close(&env->kvm);

@@ -25,7 +25,7 @@ struct thaw_env {
     char *overlay_dir;
     struct env_host *host; /* written by host_thread, until it has ended */
     pthread_t host_thread;
-    pthread_mutex_t host_lock; /* guards host_asked: host_thread runs, and is not joined yet */
+    pthread_mutex_t host_lock; /* guards host, and host_asked: host_thread is not joined yet */
     bool host_asked;
     atomic_uint tsc_khz; /* of a new vCPU; 0: not asked yet */
     uint64_t image_budget_bytes;
