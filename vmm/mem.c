@@ -43,11 +43,14 @@ static uint64_t any_number(void)
     return mixed >> 20;
 }
 
-/* At a random place: ranges that are vacant don't show. Kernels before 4.17 take it for a hint. */
+/* At a random place: ranges that are vacant don't show. Kernels before 4.17 take it for a hint.
+ * EEXIST: something is there. */
 static void *reserve_apart(uint64_t bytes)
 {
-    if (__tsan_init || __msan_init)
+    if (__tsan_init || __msan_init) {
+        errno = EEXIST;
         return MAP_FAILED;
+    }
     uint64_t places = (APART_END - APART_START - bytes) / APART_ALIGN;
     void *at = (void *)(uintptr_t)(APART_START + any_number() % places * APART_ALIGN);
     return mmap(at, bytes, PROT_NONE,
@@ -59,7 +62,7 @@ static int reserve(struct mem *mem, struct thaw_error *error)
     void *base = reserve_apart(mem->bytes);
     mem->apart = base != MAP_FAILED && (uintptr_t)base >= APART_START &&
                  (uintptr_t)base + mem->bytes <= APART_END;
-    if (base == MAP_FAILED)
+    if (base == MAP_FAILED && errno == EEXIST)
         base =
             mmap(NULL, mem->bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED)
