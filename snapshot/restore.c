@@ -51,11 +51,7 @@ static int attach_image(
     lineage->memory = memory;
     lineage->memory_free = free_memory;
     lineage->image = memory->image;
-    int r = image_attach(restore->image->ram, &vm->mem, on_bad_memory, vm, &memory->clone, error);
-    /* Before anything touches memory, or it would be read by demand. */
-    if (r == 0 && !restore->image->prefetch_async)
-        image_prefetch_wait(restore->image->ram);
-    return r;
+    return image_attach(restore->image->ram, &vm->mem, on_bad_memory, vm, &memory->clone, error);
 }
 
 static int inherit(struct restore *restore, struct lineage *lineage, struct thaw_error *error)
@@ -250,6 +246,15 @@ static int make_shell(struct restore *restore, const char *name, const struct vm
     return 0;
 }
 
+/* Nothing has touched memory yet: it would have been read by demand. */
+static void await_working_set(struct restore *restore)
+{
+    if (restore->image->prefetch_async)
+        return;
+    image_prefetch_wait(restore->image->ram);
+    restore->timing.memory_ns = timing_now_ns();
+}
+
 static int set_state(struct restore *restore, struct thaw_error *error)
 {
     const struct vm_devices devices = {
@@ -276,8 +281,10 @@ static int build_vm(struct restore *restore, const char *name, struct thaw_error
         r = make_shell(restore, name, &shape, error);
     if (r == 0)
         r = check_host(restore, error);
-    if (r == 0)
+    if (r == 0) {
+        await_working_set(restore);
         r = set_state(restore, error);
+    }
     restore->timing.state_ns = timing_now_ns();
     /* Last: it would compete for processor and disk. Once is enough for all clones. */
     return r < 0 ? r : image_read_ahead(restore->image->ram, error);

@@ -140,7 +140,7 @@ struct thaw_vm_timing {
     uint64_t request_ns;    /* thaw_restore or thaw_image_restore was called */
     uint64_t opened_ns;     /* the snapshot is open, and in eager mode its memory read */
     uint64_t shell_ns;      /* there is a VM: from the pool, or made anew */
-    uint64_t memory_ns;     /* its memory is mapped; one made anew gets it on the way */
+    uint64_t memory_ns;     /* its memory is mapped, and its working set there: image.h */
     uint64_t state_ns;      /* its state is set; thaw_vm_resume lets it run */
     uint64_t first_run_ns;  /* the first vCPU is about to enter the guest */
     uint64_t first_exit_ns; /* the guest made a vCPU return from KVM_RUN for the first time */
