@@ -102,12 +102,17 @@ static int create(int dirfd, const char *id, char name[TEMPORARY_BYTES], int *re
             openat(dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, STORE_FILE_MODE);
         if (fd < 0 && errno == EEXIST)
             continue;
-        if (fd < 0 || flock(fd, LOCK_EX) < 0)
+        if (fd < 0)
             return -errno;
-        if (!fs_is_at(dirfd, name, fd))
-            continue; /* recovery was faster */
-        *ret_fd = take_fd(&fd);
-        return 0;
+        r = flock(fd, LOCK_EX) < 0 ? -errno : 0;
+        if (r == 0 && fs_is_at(dirfd, name, fd)) {
+            *ret_fd = take_fd(&fd);
+            return 0;
+        }
+        unlinkat(dirfd, name, 0);
+        if (r < 0)
+            return r;
+        /* recovery was faster: again */
     }
     return -EEXIST;
 }

@@ -332,10 +332,13 @@ Test(snapshot_faults, full_snapshot_of_a_clone)
 
 /* --- Restoring -------------------------------------------------------------------------------- */
 
+static uint32_t restore_flags;
+
 static bool try_restore(enum thaw_restore_mode mode, thaw_vm **ret)
 {
     struct thaw_error error = {0};
-    struct thaw_restore_options options = {.size = sizeof(options), .mode = mode};
+    struct thaw_restore_options options = {
+        .size = sizeof(options), .mode = mode, .flags = restore_flags};
     int r = thaw_restore(env, snapshots.store, "base", &options, ret, &error);
     return !fault_failed("restoring", r, &error);
 }
@@ -460,6 +463,45 @@ Test(snapshot_faults, restoring_lazily)
 Test(snapshot_faults, running_a_lazy_clone)
 {
     every_call(restore_and_run, 100);
+}
+
+/* --- Working sets ----------------------------------------------------------------------------- */
+
+/* All memory is touched: half of it is recorded, the rest is read as ever. */
+static void record(void)
+{
+    thaw_vm *vm = NULL;
+    struct thaw_error error = {0};
+    struct thaw_recording recording = {.size = sizeof(recording)};
+    restore_flags = THAW_RESTORE_RECORD;
+    if (!try_restore(THAW_RESTORE_LAZY, &vm))
+        return;
+    int64_t differs = snapshots_compare_memory(vm, base_memory);
+    cr_assert_leq(differs, 0, "%s: page %d differs", fault_hit(), (int)differs - 1);
+    bool failed = fault_failed("recording", thaw_vm_record_end(vm, &recording, &error), &error);
+    fault_suspend(true);
+    check_clone(vm);
+    thaw_vm_free(vm);
+    cr_assert_leq(snapshots_count(&snapshots, "hot"), 1, "%s", fault_hit());
+    cr_assert(failed || recording.pages == 0 || snapshots_count(&snapshots, "hot") == 1, "%s",
+        fault_hit());
+    restore_flags = 0;
+    cr_assert(try_restore(THAW_RESTORE_LAZY, &vm));
+    cr_assert_eq(snapshots_compare_memory(vm, base_memory), 0, "%s", fault_hit());
+    thaw_vm_free(vm);
+    fault_suspend(false);
+}
+
+Test(snapshot_faults, recording_a_working_set)
+{
+    every_call(record, 100, 11);
+}
+
+Test(snapshot_faults, restoring_with_a_working_set)
+{
+    record();
+    cr_assert_eq(snapshots_count(&snapshots, "hot"), 1);
+    every_call(restore_lazily, 100, 5);
 }
 
 /* --- Looking after snapshots ------------------------------------------------------------------ */
