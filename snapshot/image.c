@@ -323,13 +323,24 @@ void image_get_info(struct image *image, struct image_info *ret)
 
 /* --- Completion ------------------------------------------------------------------------------- */
 
-/* Nobody publishes any more: every frame that is wanted is PRESENT, and the prefetch has ended. */
+/* Nobody publishes any more: every frame that is wanted is PRESENT, and the prefetch has ended.
+ * Only where there is data is there anything to unmap. */
 static void unmap_filler(struct image *image)
 {
     if (!image->filler)
         return;
-    for (uint64_t off = 0; off < image->bytes; off += UNMAP_AT_ONCE_BYTES)
-        madvise(image->filler + off, MIN(UNMAP_AT_ONCE_BYTES, image->bytes - off), MADV_DONTNEED);
+    const struct index_extent *extents = page_index_extents(image->index);
+    size_t count = page_index_extent_count(image->index);
+    uint64_t off = 0; /* all before it is unmapped */
+    for (size_t i = 0; i < count; i++) {
+        uint64_t end = (extents[i].page + extents[i].count) * PAGE_BYTES;
+        if (extents[i].kind != EXTENT_DATA)
+            continue;
+        off = MAX(off, ALIGN_DOWN(extents[i].page * PAGE_BYTES, UNMAP_AT_ONCE_BYTES));
+        for (; off < end; off += UNMAP_AT_ONCE_BYTES)
+            madvise(
+                image->filler + off, MIN(UNMAP_AT_ONCE_BYTES, image->bytes - off), MADV_DONTNEED);
+    }
     munmap(image->filler, image->bytes);
     image->filler = NULL;
 }

@@ -18,6 +18,9 @@
 #define FILL_AHEAD_BYTES (4 * FILL_READ_BYTES)
 #define FILL_THREADS_MAX 64
 
+/* The background begins when the guest that was just restored is on its way. */
+#define START_NS 2000000
+
 struct fill_scratch *image_take_scratch(struct image *image)
 {
     pthread_mutex_lock(&image->lock);
@@ -371,8 +374,8 @@ int image_fill_all(
         .progress_data = options->progress_data,
         .lock = PTHREAD_MUTEX_INITIALIZER,
     };
-    unsigned threads = options->threads ? options->threads : (unsigned)MAX(get_nprocs(), 1);
-    threads = MIN(threads, (unsigned)FILL_THREADS_MAX);
+    int cpus = options->threads ? (int)options->threads : get_nprocs();
+    unsigned threads = (unsigned)MIN(MAX(cpus, 1), FILL_THREADS_MAX);
     pthread_t others[FILL_THREADS_MAX];
     unsigned started = 0;
     while (started + 1 < threads &&
@@ -417,6 +420,7 @@ int image_read(
 static void *read_ahead_thread(void *arg)
 {
     struct image *image = arg;
+    nanosleep(&(struct timespec){.tv_nsec = START_NS}, NULL);
     struct fill_job job = {.image = image, .background = true, .lock = PTHREAD_MUTEX_INITIALIZER};
     image_prefetch_let_run(image);
     work(&job, false);
@@ -429,8 +433,8 @@ static void *read_ahead_thread(void *arg)
 int image_read_ahead(struct image *image, struct thaw_error *error)
 {
     int r = 0;
-    if (!image->index)
-        return 0; /* another process's, complete and sealed */
+    if (atomic_load(&image->complete))
+        return 0;
     if (image_is_recording(image))
         return 0; /* it would hide what is needed */
     pthread_mutex_lock(&image->threads_lock);

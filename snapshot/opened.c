@@ -42,6 +42,16 @@ static int open_state(struct thaw_image *image, struct thaw_error *error)
     return 0;
 }
 
+/* And seals it, so that no restore has to; if that fails, who wants the descriptor tries again. */
+static int fill_all(struct thaw_image *image, struct thaw_error *error)
+{
+    const struct image_fill_options all = {0};
+    int r = image_fill_all(image->ram, &all, error);
+    if (r == 0)
+        (void)image_fd(image->ram, NULL);
+    return r;
+}
+
 /* Fills it as asked. Without userfaultfd there is no filling by demand, so all is read first. */
 static int open_memory(
     struct thaw_image *image, const struct thaw_image_options *opt, struct thaw_error *error)
@@ -52,7 +62,6 @@ static int open_memory(
         .release = release_contents,
         .release_data = image->contents,
     };
-    const struct image_fill_options all = {0};
     if (opt->memory_fd > 0)
         return image_adopt(
             opt->memory_fd, image->contents->snapshot->manifest.mem_bytes, &image->ram, error);
@@ -73,7 +82,7 @@ static int open_memory(
         if (r == 0 && cache)
             image->cached = image_cache_add(cache, image->contents, image->ram);
     }
-    return r == 0 && opt->mode == THAW_RESTORE_EAGER ? image_fill_all(image->ram, &all, error) : r;
+    return r == 0 && opt->mode == THAW_RESTORE_EAGER ? fill_all(image, error) : r;
 }
 
 static int check_options(const struct thaw_image_options *opt, struct thaw_error *error)
@@ -140,8 +149,7 @@ void thaw_image_close(thaw_image *image)
 
 int thaw_image_fill(thaw_image *image, struct thaw_error *error)
 {
-    const struct image_fill_options all = {0};
-    return image_fill_all(image->ram, &all, error);
+    return fill_all(image, error);
 }
 
 int thaw_image_get_info(thaw_image *image, struct thaw_image_info *info)

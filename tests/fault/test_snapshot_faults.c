@@ -494,14 +494,14 @@ static void record(void)
 
 Test(snapshot_faults, recording_a_working_set)
 {
-    every_call(record, 100, 11);
+    every_call(record, 100);
 }
 
 Test(snapshot_faults, restoring_with_a_working_set)
 {
     record();
     cr_assert_eq(snapshots_count(&snapshots, "hot"), 1);
-    every_call(restore_lazily, 100, 5);
+    every_call(restore_lazily, 100);
 }
 
 /* --- Looking after snapshots ------------------------------------------------------------------ */
