@@ -80,3 +80,32 @@ Test(cpu_x86, processors_differ_by_more_than_what_registers_show)
     ((struct kvm_cpuid_entry2 *)leaf(&other, 1, 0))->ebx ^= 1u << 24;
     cr_assert_not(cpu_x86_same(&host, other.entries, other.head.nent), "another APIC id");
 }
+
+static struct kvm_cpuid_entry2 *changeable(struct cpu_x86_cpuid *cpuid, uint32_t function)
+{
+    for (uint32_t i = 0; i < cpuid->head.nent; i++)
+        if (cpuid->entries[i].function == function && cpuid->entries[i].index == 0)
+            return &cpuid->entries[i];
+    cr_assert_fail("no leaf 0x%x", function);
+    return NULL;
+}
+
+Test(cpu_x86, what_a_host_lacks_is_listed_and_nothing_else)
+{
+    struct cpu_x86_cpuid guest = host, poorer = host;
+    char list[256] = "";
+    cpu_x86_list_missing(&host, guest.entries, guest.head.nent, list, sizeof(list));
+    cr_assert_str_eq(list, "");
+
+    /* A richer host is fine, and so is what a guest has switched on. */
+    changeable(&guest, 1)->ecx &= ~1u;
+    changeable(&guest, 1)->ecx |= 1u << 27;
+    cpu_x86_list_missing(&host, guest.entries, guest.head.nent, list, sizeof(list));
+    cr_assert_str_eq(list, "");
+
+    changeable(&guest, 1)->ecx |= 1u | 1u << 19;
+    changeable(&poorer, 1)->ecx &= ~(1u | 1u << 19);
+    changeable(&poorer, 0)->ebx ^= 1;
+    cpu_x86_list_missing(&poorer, guest.entries, guest.head.nent, list, sizeof(list));
+    cr_assert_str_eq(list, "a processor of the same vendor, sse3, sse4.1");
+}
