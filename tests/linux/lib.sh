@@ -125,8 +125,8 @@ boot_vm() {
 	vm=$1
 	vm_parameters=$2
 	shift 2
-	start_vm "$vm" "$THAW" run --name "$vm" --kernel "$KERNEL" --initrd "$INITRD" --cpus "${GUEST_CPUS:-2}" --mem 512M \
-		--cmdline "$CMDLINE L2_CPUS=${GUEST_CPUS:-2} L2_MEM_MIB=512 $vm_parameters" "$@"
+	start_vm "$vm" "$THAW" run --name "$vm" --kernel "$KERNEL" --initrd "$INITRD" --cpus 2 --mem 512M \
+		--cmdline "$CMDLINE L2_CPUS=2 L2_MEM_MIB=512 $vm_parameters" "$@"
 }
 
 # restore_vm NAME SNAPSHOT THAW-ARGUMENT...

@@ -180,11 +180,12 @@ prepare_nested() {
 	rm -rf "$tree"
 }
 
-# level1 FOLDER FIRST-SERIAL: becomes QEMU. No disk, no network: all is in the initramfs.
+# level1 FOLDER FIRST-SERIAL: becomes QEMU. No disk, no network: all is in the initramfs. The first of
+# its CPUs is not for VMs (host-init).
 level1() {
 	set -- "$1" "$2" "$kernels"/cloud/boot/vmlinuz-*
 	# shellcheck disable=SC2086
-	exec $guard qemu-system-x86_64 -M pc,vmport=off -accel tcg,thread=multi -cpu max,+svm,-xsave -smp 2 -m 3072 \
+	exec $guard qemu-system-x86_64 -M pc,vmport=off -accel tcg,thread=multi -cpu max,+svm,-xsave -smp 3 -m 3072 \
 		-nodefaults -no-user-config -display none -no-reboot -kernel "$3" -initrd "$1/host.initrd" \
 		-append "console=ttyS1 quiet loglevel=4 panic=-1 reboot=t mitigations=off nokaslr tsc=reliable" \
 		-serial "$2" -serial "file:$1/console.log"
@@ -216,24 +217,6 @@ run_job() {
 	rm -f "$work/$job/pid" "$work/$job/host.initrd"
 }
 
-job_failed() {
-	grep -q '^not ok' "$work/$job/results" 2>/dev/null || ! grep -q '^# job status 0' "$work/$job/results"
-}
-
-# Under QEMU's software CPU a guest's guest dies now and then without anyone's fault (README.md), so a
-# nested job that failed is run once more. What failed first is said, and its logs are kept.
-run_again() {
-	mv "$work/$job" "$work/$job.first"
-	mkdir "$work/$job"
-	run_job
-	{
-		echo "# $job ran twice; the first time:"
-		grep -A 3 '^not ok' "$work/$job.first/results" | sed 's/^/#   /'
-		cat "$work/$job/results"
-	} >"$work/$job.both"
-	mv "$work/$job.both" "$work/$job/results"
-}
-
 # Takes jobs that nobody has taken, until none is left.
 work_off() {
 	for job in $jobs; do
@@ -242,9 +225,6 @@ work_off() {
 		name=${job%:*}
 		flavour=${job#*:}
 		run_job
-		if [ $mode = nested ] && job_failed && [ ! -e "$work/stop" ]; then
-			run_again
-		fi
 		: >"$work/$job/done"
 	done
 }

@@ -8,9 +8,6 @@ set -u
 . "$(dirname "$0")/lib.sh"
 
 LOAD_RAM_MIB=100
-# Under QEMU's software CPU, the generic kernel's second CPU dies under this load in about every other
-# run, before any snapshot is taken (README.md); the cloud kernel has two there as well.
-[ "$FLAVOUR" = cloud ] || [ "$SLOWNESS" = 1 ] || GUEST_CPUS=1
 CLOCK_GAP_MS=5000 # far above what a busy host makes clocks jump
 
 in_range() {
