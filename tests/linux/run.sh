@@ -187,7 +187,7 @@ level1() {
 	# shellcheck disable=SC2086
 	exec $guard qemu-system-x86_64 -M pc,vmport=off -accel tcg,thread=multi -cpu max,+svm,-xsave -smp 3 -m 3072 \
 		-nodefaults -no-user-config -display none -no-reboot -kernel "$3" -initrd "$1/host.initrd" \
-		-append "console=ttyS1 quiet loglevel=4 panic=-1 reboot=t mitigations=off nokaslr tsc=reliable" \
+		-append "console=ttyS1 no_timer_check quiet loglevel=4 panic=-1 reboot=t mitigations=off nokaslr tsc=reliable" \
 		-serial "$2" -serial "file:$1/console.log"
 }
 
