@@ -47,7 +47,7 @@ check "an unknown option is a wrong command line" exits_with 2 "$bench" all --sl
 check "list" "$bench" list
 rows=$("$bench" list | cut -d ' ' -f 1)
 
-check "all rows run" "$bench" all --quick --dir "$work" --json "$work/report.json" --html "$work/report.html"
+check "all rows run" "$bench" all --quick --peer none --dir "$work" --json "$work/report.json" --html "$work/report.html"
 check "nothing is left in the scratch directory" test -z "$(find "$work" -name 'thaw-bench-*')"
 check "the JSON report is valid" json .
 for row in $rows; do
@@ -58,8 +58,14 @@ check "samples are all there" json '.series | map((.samples | length) == .count 
 check "percentiles are in order" json \
     '.series | map(.min <= .p50 and .p50 <= .p90 and .p90 <= .p99 and .p99 <= .max) | all'
 check "targets have words, a value and a verdict" json \
-    '.targets | length > 10 and all(has("target") and has("value") and has("met"))'
+    '.targets | length >= 29 and all(has("target") and has("value") and has("met"))'
 check "what was not measured says why" json '.targets | map(.value != null or .note != null) | all'
+check "all but the peer and the host's memory is measured" json \
+    '[.targets[] | select(.value == null) | .name | select(test("QEMU|memory per clone") | not)] == []'
+check "thaw and its floor have as many samples" json \
+    '[.series[] | select(.row == "pool" and .metric == "first exit") | .count] | length == 6 and min == max'
+check "restores are told apart into phases" json \
+    '[.series[] | select(.row == "pool" and .metric == "phase: state")] | length == 6'
 check "the machine is described" json '.environment | has("CPU") and has("kernel") and has("KVM backend")'
 check "the HTML report has plots" grep -q '<svg' "$work/report.html"
 

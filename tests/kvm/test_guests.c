@@ -119,6 +119,33 @@ Test(guests, memtouch_runs_in_the_least_memory)
     memtouch(16ull << 20, "passes=2");
 }
 
+static void tell(const char *what, const char *answer)
+{
+    size_t from = guest_console_count(&guest);
+    cr_assert_eq(
+        thaw_vm_console_input(guest.vm, what, strlen(what), NULL), (int)strlen(what), "%s", what);
+    guest_expect(&guest, answer, from);
+}
+
+Test(guests, churn_does_what_it_is_told)
+{
+    char data[64];
+    make_data(data, 4);
+    run((struct thaw_vm_options){
+        .kernel_path = "churn", .initrd_path = data, .cmdline = "ws=1", .mem_bytes = 64ull << 20});
+    guest_expect(&guest, "churn: ready pages 1024 ws 256\n", 0);
+    tell("burst 4\n", "churn: burst 1 pages 1024\n");
+    tell("rate 10\n", "churn: rate 10\n");
+    tell("touch 7\n", "churn: touch 7 pages 256 sum ");
+    tell("rate 0\n", "churn: rate 0\n");
+    tell("gap\n", " writes 0\n");
+    tell("burst 1\n", "churn: burst ");
+    cr_assert_geq(guest_info(&guest).mark_count, 5);
+    tell("nonsense\n", "churn: FAIL ");
+    unlink(data);
+    guest_free(&guest);
+}
+
 Test(guests, memtouch_runs_with_memory_above_the_hole)
 {
     memtouch(8ull << 30, "passes=2 op=write");

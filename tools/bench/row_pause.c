@@ -8,14 +8,15 @@
 #include "terminal.h"
 #include <string.h>
 
-#define MEM_MIB    1024
-#define DATA_MIB   512
-#define WS_MIB     64
-#define SETTLE_US  30000 /* at its rate, before the snapshot */
-#define WITHOUT_US 50000 /* a snapshot's time, without one */
+#define MEM_MIB        1024
+#define DATA_MIB       512
+#define DATA_MIB_QUICK 256
+#define WS_MIB         64
+#define SETTLE_US      30000 /* at its rate, before the snapshot */
+#define WITHOUT_US     50000 /* a snapshot's time, without one */
 
-#define LIVE       THAW_SNAPSHOT_DIFF
-#define STOP       (THAW_SNAPSHOT_DIFF | THAW_SNAPSHOT_STOP_AND_COPY)
+#define LIVE           THAW_SNAPSHOT_DIFF
+#define STOP           (THAW_SNAPSHOT_DIFF | THAW_SNAPSHOT_STOP_AND_COPY)
 
 struct pause {
     struct recipe recipe;
@@ -236,8 +237,9 @@ static int check_last(struct bench *bench, const struct pause *pause, struct tha
 
 static int prepare(struct bench *bench, struct pause *pause, struct thaw_error *error)
 {
-    const struct memtouch_options options = {
-        .mem_mib = MEM_MIB, .data_mib = DATA_MIB, .ws_mib = WS_MIB};
+    const struct memtouch_options options = {.mem_mib = MEM_MIB,
+        .data_mib = bench->options.quick ? DATA_MIB_QUICK : DATA_MIB,
+        .ws_mib = WS_MIB};
     struct thaw_snapshot_result result;
     int r = recipe_churn(bench, "pause", &options, &pause->recipe, error);
     if (r == 0)
