@@ -43,6 +43,14 @@ struct bench_options {
     const char *dir; /* where the scratch directory is made */
 };
 
+/* A VM that was measured, on the heap. */
+struct ending {
+    void (*end)(void *what); /* and frees it */
+    void *what;
+};
+
+#define ENDINGS_MAX 16
+
 struct bench {
     struct bench_options options;
     char guests_dir[PATH_BYTES]; /* the small guests */
@@ -58,6 +66,8 @@ struct bench {
     thaw_env *env;
     thaw_store *store;
     struct results results;
+    struct ending endings[ENDINGS_MAX]; /* to be taken apart after the round, all together */
+    unsigned ending_count;
 };
 
 /* Set by SIGINT and SIGTERM: no further sample is taken, and the scratch directory goes. */

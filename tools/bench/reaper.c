@@ -3,11 +3,6 @@
 
 #include "reaper.h"
 
-struct ending {
-    void (*end)(void *what);
-    void *what;
-};
-
 static void *run(void *arg)
 {
     struct ending ending = *(struct ending *)arg;
@@ -35,4 +30,20 @@ void reaper_wait(struct reaper *reaper)
 {
     while (reaper->count > 0)
         pthread_join(reaper->threads[--reaper->count], NULL);
+}
+
+void reaper_later(struct bench *bench, void (*end)(void *what), void *what)
+{
+    if (bench->ending_count == ENDINGS_MAX)
+        reaper_end_round(bench);
+    bench->endings[bench->ending_count++] = (struct ending){end, what};
+}
+
+void reaper_end_round(struct bench *bench)
+{
+    struct reaper reaper = {.count = 0};
+    for (unsigned i = 0; i < bench->ending_count; i++)
+        reaper_add(&reaper, bench->endings[i].end, bench->endings[i].what);
+    reaper_wait(&reaper);
+    bench->ending_count = 0;
 }

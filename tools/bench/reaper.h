@@ -20,4 +20,10 @@ void reaper_add(struct reaper *reaper, void (*end)(void *what), void *what);
 /* Waits for all that were added. */
 void reaper_wait(struct reaper *reaper);
 
+/* Keeps what was measured until the end of the round, or until there are too many. */
+void reaper_later(struct bench *bench, void (*end)(void *what), void *what);
+
+/* Takes all that was kept apart, side by side. */
+void reaper_end_round(struct bench *bench);
+
 #endif

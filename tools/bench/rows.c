@@ -2,6 +2,7 @@
 // THE list of rows, and how samples of a row are taken. What is measured is elsewhere.
 
 #include "rows.h"
+#include "reaper.h"
 #include "terminal.h"
 #include <string.h>
 
@@ -50,9 +51,12 @@ int rows_run_modes(struct bench *bench, const char *row, const struct mode *mode
         for (size_t k = 0; k < count; k++) {
             terminal_progress(row, modes[k].name, i, samples);
             int r = sample_one(bench, row, &modes[k], error);
-            if (r < 0)
+            if (r < 0) {
+                reaper_end_round(bench);
                 return r;
+            }
         }
+        reaper_end_round(bench);
     }
     return 0;
 }

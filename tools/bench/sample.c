@@ -3,6 +3,7 @@
 // compared is the rows' choice.
 
 #include "sample.h"
+#include "reaper.h"
 #include "scratch.h"
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -195,18 +196,29 @@ int sample_thaw_keep(struct bench *bench, const char *row, const char *mode,
     return r;
 }
 
+static void end_subject(void *what)
+{
+    subject_free(what);
+    free(what);
+}
+
+/* A clone of a complete image does nothing more in the background, so it may wait for its end. */
 int sample_thaw(
     struct bench *bench, const char *row, const struct mode *mode, struct thaw_error *error)
 {
     const struct thaw_case *how = mode->data;
-    struct subject subject;
-    int r = how->image ? 0 : prepare_store(bench, how->cold, error);
-    if (r == 0 && how->pool)
-        r = thaw_pool_wait(how->pool, GUEST_TIMEOUT_MS, error);
+    struct subject *subject = calloc(1, sizeof(*subject));
+    int r = subject ? 0 : bench_fail(error, -ENOMEM, "no memory for a clone");
+    if (r == 0 && !how->image)
+        r = prepare_store(bench, how->cold, error);
     if (r == 0)
-        r = sample_thaw_keep(bench, row, mode->name, how, &subject, error);
-    if (r == 0)
-        subject_free(&subject);
+        r = sample_thaw_keep(bench, row, mode->name, how, subject, error);
+    if (r == 0 && how->image)
+        reaper_later(bench, end_subject, subject);
+    else if (r == 0)
+        end_subject(subject);
+    else
+        free(subject);
     return r;
 }
 
@@ -239,21 +251,39 @@ static int go_on(struct bench *bench, const char *row, const char *mode,
     return 0;
 }
 
+static void end_floor(void *what)
+{
+    floor_shell_free(what);
+    free(what);
+}
+
+static struct floor_vm *new_floor_vm(struct thaw_error *error)
+{
+    struct floor_vm *vm = malloc(sizeof(*vm));
+    if (!vm)
+        bench_fail(error, -ENOMEM, "no memory for a VM by hand");
+    else
+        *vm = (struct floor_vm){.fd = -1, .vcpu_fd = -1};
+    return vm;
+}
+
 static int sample_new(struct bench *bench, const char *row, const char *mode,
     const struct floor_case *how, int file, struct thaw_error *error)
 {
     const struct floor_image *image = how->image;
-    struct floor_vm vm;
+    struct floor_vm *vm = new_floor_vm(error);
+    if (!vm)
+        return error->code;
     struct timeline timeline = timeline_start();
     uint8_t *ram = floor_map(NULL, image->bytes, file);
-    if (!ram)
-        return bench_errno(error, "mapping memory for a floor");
-    int r = floor_vm_open(image->kvm_fd, ram, image->bytes, false, &vm, error);
+    int r = ram ? floor_vm_open(image->kvm_fd, ram, image->bytes, false, vm, error)
+                : bench_errno(error, "mapping memory for a floor");
     timeline.shell_ns = now_ns();
     if (r == 0)
-        r = go_on(bench, row, mode, how, &timeline, &vm, error);
-    floor_vm_close(&vm);
-    munmap(ram, image->bytes);
+        r = go_on(bench, row, mode, how, &timeline, vm, error);
+    vm->ram = ram;
+    vm->ram_bytes = image->bytes;
+    reaper_later(bench, end_floor, vm);
     return r;
 }
 
@@ -270,12 +300,13 @@ int sample_floor_shell(struct bench *bench, const char *row, const char *mode,
 static int sample_shell(struct bench *bench, const char *row, const char *mode,
     const struct floor_case *how, struct thaw_error *error)
 {
-    struct floor_vm shell;
-    int r = floor_shell_make(how->image, &shell, error);
-    if (r < 0)
-        return r;
-    r = sample_floor_shell(bench, row, mode, how, &shell, error);
-    floor_shell_free(&shell);
+    struct floor_vm *shell = new_floor_vm(error);
+    if (!shell)
+        return error->code;
+    int r = floor_shell_make(how->image, shell, error);
+    if (r == 0)
+        r = sample_floor_shell(bench, row, mode, how, shell, error);
+    reaper_later(bench, end_floor, shell);
     return r;
 }
 
