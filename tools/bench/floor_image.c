@@ -263,9 +263,14 @@ void floor_image_free(struct floor_image *image)
 /* --- Shells ----------------------------------------------------------------------------------- */
 
 /* Where nothing else is mapped. Mapping over a range that KVM knows would make it look through all
- * of it, so the range is left vacant until then. */
+ * of it, so the range is left vacant until then; not with ThreadSanitizer, which divides up the
+ * whole address space. */
 static void *find_vacant_range(uint64_t bytes)
 {
+#ifdef __SANITIZE_THREAD__
+    void *kept = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return kept == MAP_FAILED ? NULL : kept;
+#endif
     static unsigned used;
     for (unsigned i = 0; i < VACANT_RANGES; i++) {
         uintptr_t place = VACANT_START + (uintptr_t)(used++ % VACANT_RANGES) * VACANT_STEP;
