@@ -153,7 +153,7 @@ static int sample_fanout(
     int r = thaw_pool_set_target(fanout->pool, how->pooled ? how->count : 0, error);
     if (r == 0)
         r = thaw_pool_wait(fanout->pool, GUEST_TIMEOUT_MS, error);
-    /* None is made meanwhile that nobody will ask for. */
+    /* The pool refills itself meanwhile, as it would for anybody. */
     uint64_t cpu = cpu_ns();
     if (r == 0)
         r = serve_all(fanout, &requests, &start_ns, error);
