@@ -131,7 +131,12 @@ static int write_pack(struct capture *capture, struct thaw_job *job, struct thaw
     char name[33];
     contents_pack_name(&capture->pack_id, name);
     const struct pack_write_options options = {
-        .id = capture->pack_id, .threads = capture->threads, .level = capture->level};
+        .id = capture->pack_id,
+        .threads = capture->threads,
+        .level = capture->level,
+        /* A guest that runs on should not notice. */
+        .flags = is_live(capture) ? PACK_WRITE_GIVE_WAY : 0,
+    };
     r = pack_writer_open(
         store_creation_packs_dirfd(capture->creation), name, &options, &capture->writer, error);
     if (r == 0)

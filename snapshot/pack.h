@@ -16,6 +16,7 @@
 
 #define PACK_WRITE_NO_IO_URING 1u /* use write() even where io_uring is there */
 #define PACK_WRITE_NO_SYNC     2u /* the caller makes the file durable, or does not need that */
+#define PACK_WRITE_GIVE_WAY    4u /* compress with what others leave of the processors */
 
 /* A zero field means the default. */
 struct pack_write_options {

@@ -115,6 +115,8 @@ static void *worker_thread(void *data)
 {
     struct pack_writer *writer = data;
     struct thaw_error error;
+    if (writer->flags & PACK_WRITE_GIVE_WAY)
+        thread_give_way();
     ZSTD_CCtx *context = ZSTD_createCCtx();
     if (!context ||
         ZSTD_isError(ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, writer->level))) {

@@ -8,7 +8,6 @@
 #include "thread.h"
 #include <inttypes.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 
 /* After a VM could not be made: not again at once, since what is missing is likely to be still. */
@@ -19,8 +18,6 @@
  * for ever. */
 #define QUIET_NS     3000000u
 #define QUIET_NS_MAX 30000000u
-
-#define REAPER_NICE  10
 
 /* The pool outlives its owner's thaw_pool_free for as long as VMs that came from it live. */
 struct thaw_pool {
@@ -164,8 +161,7 @@ static void drop_locked(struct thaw_pool *pool, struct thaw_vm **list, uint32_t 
 static void *reaper_thread(void *data)
 {
     struct thaw_pool *pool = data;
-    /* On Linux this is of one thread. Whoever restores goes first. */
-    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), REAPER_NICE);
+    thread_give_way(); /* to whoever restores */
     pthread_mutex_lock(&pool->lock);
     for (;;) {
         if (pool->leaving)

@@ -8,6 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define GIVE_WAY_NICE 10
 
 struct start {
     void *(*run)(void *);
@@ -44,4 +48,10 @@ int thread_start(pthread_t *ret, const char *name, void *(*run)(void *), void *a
     if (err)
         free(start);
     return -err;
+}
+
+void thread_give_way(void)
+{
+    /* On Linux this is of one thread. Lowering it is always allowed. */
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), GIVE_WAY_NICE);
 }

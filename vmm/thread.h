@@ -9,4 +9,8 @@
  * its own raises. The kernel keeps 15 characters of the name. Returns 0 or -errno. */
 int thread_start(pthread_t *ret, const char *name, void *(*run)(void *), void *arg);
 
+/* From now on the calling thread gets little of a processor that others want: for work that nobody
+ * waits for, beside guests that run. */
+void thread_give_way(void);
+
 #endif
