@@ -57,9 +57,14 @@ same "memory of another snapshot is not given" "wrong-state" \
 same "nor without saying of which" "wrong-state" "$(ask d /v1/image | jq -r .error.code)"
 
 # Who dies leaves a hint that leads nowhere.
-pid=$(vm b pid)
-kill -9 "$pid" "$(vm c pid)"
-soon gone "$pid"
+# Its socket goes with the last of its threads.
+refuses() { # NAME
+    curl -s --max-time 1 --unix-socket "$THAW_RUNTIME/$1/api.sock" http://thaw/v1/vm >/dev/null
+    [ $? = 7 ]
+}
+kill -9 "$(vm b pid)" "$(vm c pid)"
+soon refuses b
+soon refuses c
 check "after those who had it died, memory is read again" "$THAW" restore s --name e --mode eager --detach
 check "the guest goes on" goes_on e
 same "what they left is gone" "e" "$(ls "$THAW_RUNTIME/.images/$id")"
