@@ -260,6 +260,8 @@ void thaw_pool_free(thaw_pool *pool)
     close_pool(pool);
     pthread_join(pool->maker, NULL);
     pthread_join(pool->reaper, NULL);
+    /* The reaper may have ended before the maker's last VM was there. */
+    vm_destroy(pop(&pool->ready));
     unref(pool);
 }
 

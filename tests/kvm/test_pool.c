@@ -2,12 +2,30 @@
 // Images opened once and pools of VMs made in advance: many clones, quickly.
 #include "guest.h"
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+static atomic_bool slow_maker, making;
+
+int __real_eventfd(unsigned count, int flags);
+int __wrap_eventfd(unsigned count, int flags);
+/* Has a pool take long to make a VM. */
+int __wrap_eventfd(unsigned count, int flags)
+{
+    char name[16] = "";
+    pthread_getname_np(pthread_self(), name, sizeof(name));
+    if (strcmp(name, "thaw/pool") == 0 && atomic_load(&slow_maker)) {
+        atomic_store(&making, true);
+        usleep(200000);
+    }
+    return __real_eventfd(count, flags);
+}
 
 static char store_path[64];
 static thaw_store *store;
@@ -149,6 +167,36 @@ Test(pool, a_clone_may_outlive_image_and_pool)
     thaw_vm_free(two);
     struct thaw_error error;
     cr_assert_eq(thaw_store_delete(store, "s", &error), 0, "%s", error.message);
+}
+
+static unsigned count_descriptors(void)
+{
+    unsigned count = 0;
+    DIR *dir = opendir("/proc/self/fd");
+    cr_assert_not_null(dir);
+    while (readdir(dir))
+        count++;
+    closedir(dir);
+    return count;
+}
+
+Test(pool, nothing_is_left_of_one_that_was_freed_while_it_made_a_vm)
+{
+    struct thaw_error error;
+    thaw_pool *pool;
+    thaw_image *image = open_image(THAW_RESTORE_EAGER);
+    unsigned before = count_descriptors();
+    struct thaw_pool_options options = {
+        .size = sizeof(options), .mem_bytes = 32 << 20, .target = 2};
+    atomic_store(&slow_maker, true);
+    cr_assert_eq(thaw_pool_new(env, &options, &pool, &error), 0, "%s", error.message);
+    while (!atomic_load(&making))
+        usleep(1000);
+    thaw_vm *vm = restore(image, pool);
+    thaw_pool_free(pool);
+    thaw_vm_free(vm);
+    cr_assert_eq(count_descriptors(), before);
+    thaw_image_close(image);
 }
 
 Test(pool, a_pool_of_another_shape_is_refused)
