@@ -70,6 +70,8 @@ static int open_memory(
     if (cache)
         image->ram = image_cache_take(cache, image->contents, &image->cached);
     int r = 0;
+    /* Also of a working set that someone else has begun to read. */
+    image->prefetch_async = opt->flags & (THAW_IMAGE_PREFETCH_ASYNC | THAW_IMAGE_NO_PREFETCH);
     if (image->ram) {
         image_prefetch_cancel(take_ptr(image->prefetch));
     } else {

@@ -38,7 +38,6 @@ int working_set_begin(struct thaw_image *image, uint32_t flags, struct thaw_erro
 {
     if (flags & THAW_IMAGE_RECORD)
         return image_record(image->ram, error);
-    image->prefetch_async = flags & THAW_IMAGE_PREFETCH_ASYNC;
     image_prefetch(image->ram, take_ptr(image->prefetch));
     return 0;
 }

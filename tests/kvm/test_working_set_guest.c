@@ -6,6 +6,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +20,29 @@
 
 /* Of the guest's code, stack, page tables and devices, besides its working set. */
 #define OTHER_PAGES_MAX 128
+
+/* A thread that begins to read a working set while this is HOLD_NEW stays until it is GO. */
+enum {
+    GO,
+    HOLD_NEW,
+    HOLD_OLD
+};
+static atomic_int hold_prefetch;
+static atomic_bool held;
+
+ssize_t __real_pread(int fd, void *bytes, size_t count, off_t off);
+ssize_t __wrap_pread(int fd, void *bytes, size_t count, off_t off);
+ssize_t __wrap_pread(int fd, void *bytes, size_t count, off_t off)
+{
+    char name[16] = "";
+    pthread_getname_np(pthread_self(), name, sizeof(name));
+    if (atomic_load(&hold_prefetch) == HOLD_NEW && strcmp(name, "thaw-prefetch") == 0) {
+        atomic_store(&held, true);
+        while (atomic_load(&hold_prefetch) != GO)
+            usleep(1000);
+    }
+    return __real_pread(fd, bytes, count, off);
+}
 
 static struct snapshots store;
 static char initrd[] = "/tmp/thaw-memtouch-XXXXXX";
@@ -230,6 +255,53 @@ Test(working_set_guest, need_not_be_waited_for_nor_used)
     cr_assert_eq(info_of(&session).prefetched_pages, 0);
     cr_assert_gt(info_of(&session).demand_pages, 0);
     thaw_vm_free(vm);
+    session_close(&session);
+}
+
+/* Returns false if a restore from an image opened with these flags waited. */
+static bool restores_at_once(thaw_env *env, uint32_t flags)
+{
+    struct session session = {.env = env};
+    struct thaw_error error;
+    struct thaw_image_options options = {.size = sizeof(options), .flags = flags};
+    int r = thaw_image_open(env, store.store, "s", "test", &options, &session.image, &error);
+    cr_assert_eq(r, 0, "%s", error.message);
+    thaw_vm *vm = restore(&session);
+    bool at_once = atomic_load(&hold_prefetch) != GO;
+    thaw_vm_free(vm);
+    thaw_image_close(session.image);
+    return at_once;
+}
+
+static void *let_go_later(void *data)
+{
+    (void)data;
+    sleep(2);
+    atomic_store(&hold_prefetch, GO);
+    return NULL;
+}
+
+Test(working_set_guest, that_others_read_need_not_be_waited_for_either)
+{
+    record("s");
+    struct session session;
+    struct thaw_error error;
+    pthread_t timer;
+    struct thaw_env_options budget = {.size = sizeof(budget), .image_budget_bytes = 1};
+    struct thaw_image_options options = {.size = sizeof(options)};
+    cr_assert_eq(thaw_env_new(&budget, &session.env, &error), 0, "%s", error.message);
+    atomic_store(&hold_prefetch, HOLD_NEW);
+    int r =
+        thaw_image_open(session.env, store.store, "s", "test", &options, &session.image, &error);
+    cr_assert_eq(r, 0, "%s", error.message);
+    while (!atomic_load(&held))
+        usleep(1000);
+    atomic_store(&hold_prefetch, HOLD_OLD);
+    cr_assert_eq(pthread_create(&timer, NULL, let_go_later, NULL), 0);
+    cr_assert(restores_at_once(session.env, THAW_IMAGE_PREFETCH_ASYNC));
+    cr_assert(restores_at_once(session.env, THAW_IMAGE_NO_PREFETCH));
+    cr_assert_not(restores_at_once(session.env, 0), "who wants it waits");
+    pthread_join(timer, NULL);
     session_close(&session);
 }
 
