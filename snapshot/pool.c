@@ -147,15 +147,22 @@ static void *maker_thread(void *data)
     return NULL;
 }
 
-/* Frees one VM of a list; its count goes down when that is done. */
-static void drop_locked(struct thaw_pool *pool, struct thaw_vm **list, uint32_t *count)
+static void take_apart_locked(struct thaw_pool *pool)
 {
-    struct thaw_vm *vm = pop(list);
+    struct thaw_vm *vm = pop(&pool->leaving);
     pthread_mutex_unlock(&pool->lock);
     vm_destroy(vm);
     pthread_mutex_lock(&pool->lock);
-    (*count)--;
+    pool->leaving_count--;
     pthread_cond_broadcast(&pool->settled);
+}
+
+/* One that is ready is too many. From now on it does not count: the target may rise again. */
+static void dismiss_locked(struct thaw_pool *pool)
+{
+    push(&pool->leaving, pop(&pool->ready));
+    pool->ready_count--;
+    pool->leaving_count++;
 }
 
 static void *reaper_thread(void *data)
@@ -165,9 +172,9 @@ static void *reaper_thread(void *data)
     pthread_mutex_lock(&pool->lock);
     for (;;) {
         if (pool->leaving)
-            drop_locked(pool, &pool->leaving, &pool->leaving_count);
+            take_apart_locked(pool);
         else if (pool->ready && (pool->closing || pool->ready_count > pool->target))
-            drop_locked(pool, &pool->ready, &pool->ready_count);
+            dismiss_locked(pool);
         else if (pool->closing)
             break;
         else

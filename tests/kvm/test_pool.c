@@ -154,6 +154,23 @@ Test(pool, an_empty_pool_makes_a_vm_at_once)
     thaw_image_close(image);
 }
 
+Test(pool, a_target_that_goes_up_and_down_is_met)
+{
+    thaw_pool *pool = make_pool(1);
+    thaw_image *image = open_image(THAW_RESTORE_LAZY);
+    for (unsigned i = 0; i < 5; i++) {
+        cr_assert_eq(thaw_pool_set_target(pool, 0, NULL), 0);
+        usleep(2000 * i); /* the VM is being taken apart */
+        cr_assert_eq(thaw_pool_set_target(pool, 1, NULL), 0);
+        cr_assert_eq(thaw_pool_wait(pool, GUEST_TIMEOUT_MS, NULL), 0);
+        thaw_vm_free(restore(image, pool));
+        cr_assert_eq(info_of(pool).missed, 0, "there was no VM");
+        cr_assert_eq(thaw_pool_wait(pool, GUEST_TIMEOUT_MS, NULL), 0);
+    }
+    thaw_pool_free(pool);
+    thaw_image_close(image);
+}
+
 Test(pool, a_clone_may_outlive_image_and_pool)
 {
     thaw_image *image = open_image(THAW_RESTORE_LAZY);
