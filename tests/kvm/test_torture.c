@@ -14,8 +14,8 @@
 
 #define VMS       4
 #define SNAPSHOTS 6
-#define STEPS     500
-#define SECONDS   8 /* enough is enough */
+#define STEPS     300
+#define SECONDS   5 /* enough is enough */
 #define MEM_BYTES (32ull << 20)
 
 struct digest {
@@ -45,7 +45,7 @@ static struct life {
     char what[160]; /* is being done */
 } life;
 
-static char initrd[] = "/tmp/thaw-memtouch-XXXXXX";
+static char data[] = "/tmp/thaw-torture-XXXXXX"; /* an initrd, or a disk */
 
 #define expect(condition, ...)                                                                     \
     do {                                                                                           \
@@ -158,8 +158,10 @@ static void take(struct clone *clone, struct snapshot *to)
     expect(r == 0, "%s", error.message);
     taken.digest = digest_of(clone->vm);
     *to = taken;
-    if (flags & THAW_SNAPSHOT_KILL)
+    if ((flags & THAW_SNAPSHOT_KILL) && dice(2))
         drop(clone);
+    else if (flags & THAW_SNAPSHOT_KILL)
+        reset(clone);
 }
 
 /* Whatever comes of it, later ones must be complete. */
@@ -282,26 +284,41 @@ static void check_snapshots(void)
 
 /* --- Beginning and end ------------------------------------------------------------------------ */
 
-static void take_first(void)
+/* The snapshot that all others come from. */
+static void take_first(struct thaw_vm_options options, const char *until)
 {
     struct guest guest;
-    char command[1024];
-    int fd = mkstemp(initrd);
-    cr_assert_geq(fd, 0);
-    close(fd);
-    snprintf(command, sizeof(command), "%s/../memtouch-data -o %s 4", THAW_GUEST_DIR, initrd);
-    cr_assert_eq(system(command), 0);
-    guest_new(&guest, (struct thaw_vm_options){.kernel_path = "memtouch",
-                          .mem_bytes = MEM_BYTES,
-                          .initrd_path = initrd,
-                          .cmdline = "op=write order=rand"});
+    options.mem_bytes = MEM_BYTES;
+    guest_new(&guest, options);
     guest_start(&guest);
-    guest_expect(&guest, "pass 1 ", 0);
+    guest_expect(&guest, until, 0);
     cr_assert_eq(thaw_vm_pause(guest.vm, NULL), 0);
     strcpy(life.snapshots[0].name, "first");
     snapshots_take(&life.store, guest.vm, "first", 0);
     life.snapshots[0].digest = digest_of(guest.vm);
     guest_free(&guest);
+}
+
+static void take_first_of_memory(void)
+{
+    char command[1024];
+    snprintf(command, sizeof(command), "%s/../memtouch-data -o %s 4", THAW_GUEST_DIR, data);
+    cr_assert_eq(system(command), 0);
+    take_first(
+        (struct thaw_vm_options){
+            .kernel_path = "memtouch", .initrd_path = data, .cmdline = "op=write order=rand"},
+        "pass 1 ");
+}
+
+static void take_first_of_disk(void)
+{
+    const struct thaw_disk_options disk = {.size = sizeof(disk), .path = data};
+    cr_assert_eq(truncate(data, 1 << 20), 0);
+    take_first((struct thaw_vm_options){.kernel_path = "blkpattern",
+                   .cmdline = "loop=1 blocks=32 stride=3",
+                   .disks = &disk,
+                   .disk_count = 1},
+        "generation 2 ");
 }
 
 static void begin(void)
@@ -312,7 +329,9 @@ static void begin(void)
     const struct thaw_pool_options shape = {
         .size = sizeof(shape), .mem_bytes = MEM_BYTES, .target = 2};
     snapshots_init(&life.store);
-    take_first();
+    int fd = mkstemp(data);
+    cr_assert_geq(fd, 0);
+    close(fd);
     cr_assert_eq(thaw_env_new(&budget, &life.env, &error), 0, "%s", error.message);
     cr_assert_eq(thaw_pool_new(life.env, &shape, &life.pool, &error), 0, "%s", error.message);
 }
@@ -321,7 +340,7 @@ static void end(void)
 {
     thaw_pool_free(life.pool);
     thaw_env_free(life.env);
-    unlink(initrd);
+    unlink(data);
     snapshots_fini(&life.store);
 }
 
@@ -333,7 +352,7 @@ static uint64_t setting(const char *name, uint64_t otherwise)
     return text ? strtoull(text, NULL, 0) : otherwise;
 }
 
-Test(torture, memory_is_right_after_a_random_life)
+static void live(void)
 {
     time_t until = getenv("THAW_TORTURE_STEPS") ? 0 : time(NULL) + SECONDS;
     uint64_t steps = setting("THAW_TORTURE_STEPS", STEPS);
@@ -346,4 +365,16 @@ Test(torture, memory_is_right_after_a_random_life)
     check_snapshots();
     thaw_pool_wait(life.pool, GUEST_TIMEOUT_MS, NULL);
     snapshots_check_store(&life.store, "in the end");
+}
+
+Test(torture, memory_is_right_after_a_random_life)
+{
+    take_first_of_memory();
+    live();
+}
+
+Test(torture, a_disk_is_right_after_a_random_life)
+{
+    take_first_of_disk();
+    live();
 }
