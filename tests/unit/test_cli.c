@@ -2,13 +2,17 @@
 // The pure parts of the command: what people type, what clients send, what keys do.
 
 #include "http.h"
+#include "offer.h"
 #include "progress.h"
 #include "snapshot_json.h"
 #include "terminal.h"
 #include "text.h"
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 Test(cli_text, sizes_take_binary_units_and_plain_mebibytes)
 {
@@ -248,4 +252,69 @@ Test(cli_snapshot, what_is_not_known_is_null)
     cr_assert(json_is_null(json_object_get(json, "parent")));
     cr_assert(json_is_null(json_object_get(json, "created")));
     json_decref(json);
+}
+
+#define OFFERED "0123456789abcdef0123456789abcdef"
+
+/* A runtime directory in which others may make files, with what should be ours. */
+static struct runtime_slot shared_runtime(char path[32])
+{
+    static char socket_path[64];
+    struct runtime_slot slot = {.name = "victim", .dir_fd = -1, .lock_fd = -1};
+
+    strcpy(path, "/tmp/thaw-test-XXXXXX");
+    cr_assert_not_null(mkdtemp(path));
+    snprintf(socket_path, sizeof(socket_path), "%s/victim/api.sock", path);
+    slot.socket_path = socket_path;
+    slot.root_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    cr_assert_geq(slot.root_fd, 0);
+    cr_assert_eq(mkdirat(slot.root_fd, "home", 0700), 0);
+    cr_assert_eq(mkdirat(slot.root_fd, "home/" OFFERED, 0700), 0);
+    return slot;
+}
+
+static void remove_runtime(const struct runtime_slot *slot, const char *path)
+{
+    char command[64];
+
+    close(slot->root_fd);
+    snprintf(command, sizeof(command), "rm -rf %s", path);
+    cr_assert_eq(system(command), 0);
+}
+
+Test(cli_offer, does_not_follow_others_links)
+{
+    char path[32];
+    struct runtime_slot slot = shared_runtime(path);
+    const char *victim = "home/" OFFERED "/victim";
+
+    cr_assert_eq(symlinkat("home", slot.root_fd, ".images"), 0);
+    offer_make(&slot, OFFERED);
+    cr_assert_eq(faccessat(slot.root_fd, victim, F_OK, 0), -1, "nothing is made elsewhere");
+
+    close(openat(slot.root_fd, victim, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    close(openat(slot.root_fd, "home/" OFFERED "/gone", O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    offer_withdraw(&slot, OFFERED);
+    cr_assert_eq(faccessat(slot.root_fd, victim, F_OK, 0), 0, "nor removed");
+    cr_assert_eq(offer_take(&slot, OFFERED), -1);
+    cr_assert_eq(faccessat(slot.root_fd, "home/" OFFERED "/gone", F_OK, 0), 0);
+    remove_runtime(&slot, path);
+}
+
+Test(cli_offer, uses_no_directory_that_others_can_change)
+{
+    char path[32];
+    struct runtime_slot slot = shared_runtime(path);
+
+    cr_assert_eq(mkdirat(slot.root_fd, ".images", 0700), 0);
+    cr_assert_eq(fchmodat(slot.root_fd, ".images", 0777, 0), 0);
+    offer_make(&slot, OFFERED);
+    cr_assert_eq(faccessat(slot.root_fd, ".images/" OFFERED, F_OK, 0), -1);
+
+    cr_assert_eq(fchmodat(slot.root_fd, ".images", 0700, 0), 0);
+    offer_make(&slot, OFFERED);
+    cr_assert_eq(faccessat(slot.root_fd, ".images/" OFFERED "/victim", F_OK, 0), 0);
+    offer_withdraw(&slot, OFFERED);
+    cr_assert_eq(faccessat(slot.root_fd, ".images", F_OK, 0), -1, "the last one clears up");
+    remove_runtime(&slot, path);
 }

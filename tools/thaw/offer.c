@@ -16,17 +16,30 @@
 #define ASKED_MAX 4
 
 struct offer_path {
-    char dir[sizeof(IMAGES_DIR) + 40];
-    char file[sizeof(IMAGES_DIR) + 40 + NAME_BYTES];
+    char dir[40];
+    char file[40 + NAME_BYTES];
 };
 
 static struct offer_path path_of(const char *snapshot_id, const char *name)
 {
     struct offer_path path;
 
-    snprintf(path.dir, sizeof(path.dir), IMAGES_DIR "/%.36s", snapshot_id);
+    snprintf(path.dir, sizeof(path.dir), "%.36s", snapshot_id);
     snprintf(path.file, sizeof(path.file), "%s/%.*s", path.dir, NAME_BYTES - 1, name);
     return path;
+}
+
+/* The directory of all offers, or -1. Where others may make files, too, it could be theirs, and
+ * lead us anywhere: only our own is used. */
+static int open_images(const struct runtime_slot *slot)
+{
+    _cleanup_close_ int fd =
+        openat(slot->root_fd, IMAGES_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st) != 0 || st.st_uid != geteuid() || (st.st_mode & 022))
+        return -1;
+    return take_fd(&fd);
 }
 
 /* Whoever withdraws may remove a directory just when it was made. */
@@ -35,28 +48,35 @@ void offer_make(const struct runtime_slot *slot, const char *snapshot_id)
     struct offer_path path = path_of(snapshot_id, slot->name);
 
     for (int attempt = 0; attempt < 3; attempt++) {
-        _cleanup_close_ int fd = -1;
+        _cleanup_close_ int images_fd = -1, fd = -1;
 
         mkdirat(slot->root_fd, IMAGES_DIR, 0700);
-        mkdirat(slot->root_fd, path.dir, 0700);
-        fd = openat(slot->root_fd, path.file, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        images_fd = open_images(slot);
+        if (images_fd < 0)
+            continue;
+        mkdirat(images_fd, path.dir, 0700);
+        fd = openat(images_fd, path.file, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd >= 0 || errno != ENOENT)
             return;
     }
 }
 
-static void remove_offer(int root_fd, const struct offer_path *path)
+static void remove_offer(const struct runtime_slot *slot, const struct offer_path *path)
 {
-    unlinkat(root_fd, path->file, 0);
-    if (unlinkat(root_fd, path->dir, AT_REMOVEDIR) == 0)
-        unlinkat(root_fd, IMAGES_DIR, AT_REMOVEDIR);
+    _cleanup_close_ int images_fd = open_images(slot);
+
+    if (images_fd < 0)
+        return;
+    unlinkat(images_fd, path->file, 0);
+    if (unlinkat(images_fd, path->dir, AT_REMOVEDIR) == 0)
+        unlinkat(slot->root_fd, IMAGES_DIR, AT_REMOVEDIR);
 }
 
 void offer_withdraw(const struct runtime_slot *slot, const char *snapshot_id)
 {
     struct offer_path path = path_of(snapshot_id, slot->name);
 
-    remove_offer(slot->root_fd, &path);
+    remove_offer(slot, &path);
 }
 
 /* The VM's directory: the slot's socket has the runtime directory's path. NULL: no memory. */
@@ -82,7 +102,7 @@ static int ask(
     if (fd == -ENOENT || fd == -ECONNREFUSED) {
         struct offer_path path = path_of(snapshot_id, name);
 
-        remove_offer(slot->root_fd, &path);
+        remove_offer(slot, &path);
     }
     if (fd < 0)
         return -1;
@@ -94,7 +114,10 @@ static int ask(
 int offer_take(const struct runtime_slot *slot, const char *snapshot_id)
 {
     struct offer_path path = path_of(snapshot_id, "");
-    int fd = openat(slot->root_fd, path.dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    _cleanup_close_ int images_fd = open_images(slot);
+    int fd = images_fd < 0
+                 ? -1
+                 : openat(images_fd, path.dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
     const struct dirent *entry;
     int64_t deadline = now_ms() + ANSWER_MS;
