@@ -42,7 +42,10 @@ void image_apart_note(struct image *image, const struct index_extent *extent, ui
         uint64_t frame = (extent->pack_page + i) / pack->frame_pages;
         if (atomic_fetch_or_explicit(&image->apart[page / 64], bit, memory_order_release) & bit)
             continue;
-        if (atomic_fetch_add(&pack->apart[frame], 1) + 1 == pack->wanted[frame])
+        /* Who wants more of a frame than it can have is wrong, and `wanted` may be too low then:
+         * whoever reads the frame finds out. */
+        if (atomic_fetch_add(&pack->apart[frame], 1) + 1 == pack->wanted[frame] &&
+            pack->wanted[frame] <= pack->frame_pages)
             complete_frame(image, extent->pack, frame);
     }
 }

@@ -588,3 +588,29 @@ Test(working_set, is_of_no_use_without_userfaultfd)
     expect_all(&world);
     world_fini(&world);
 }
+
+Test(working_set, does_not_stand_in_for_a_frame_that_contradicts_the_index)
+{
+    uint64_t words[PAGE_BYTES / 8] = {1};
+    struct world world = {0};
+    struct thaw_error error;
+    ram_snapshot_init(&world.snapshot, RAM_BYTES, 1);
+    uint64_t at = ram_snapshot_add(&world.snapshot, 4, words);
+    ram_snapshot_map(&world.snapshot, 4, 0, at);
+    ram_snapshot_map(&world.snapshot, 9, 0, at);
+    ram_snapshot_end_pack(&world.snapshot);
+    world.image = ram_snapshot_open(&world.snapshot);
+    snprintf(world.hot_path, sizeof(world.hot_path), "%s/hot", world.snapshot.dir);
+    struct pack_writer *writer = start_hot(&world, 1);
+    add_hot(writer, SPACE_NUMBER_RAM, 4, words);
+    add_hot(writer, SPACE_NUMBER_RAM, 9, words);
+    end_hot(writer);
+    cr_assert(prefetch(&world));
+    image_prefetch_wait(world.image);
+    cr_assert_eq(info_of(world.image).prefetched_pages, 2);
+    cr_assert_eq(info_of(world.image).frames_present, 0);
+    cr_assert_eq(image_fill_all(world.image, NULL, &error), THAW_ECORRUPT);
+    image_unref(world.image);
+    unlink(world.hot_path);
+    ram_snapshot_fini(&world.snapshot);
+}
