@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,6 +26,20 @@ int __wrap_eventfd(unsigned count, int flags)
         usleep(200000);
     }
     return __real_eventfd(count, flags);
+}
+
+static atomic_bool taken_place;
+
+void *__real_mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t off);
+void *__wrap_mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t off);
+/* Something has come, once, to where a view of an image should go. */
+void *__wrap_mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t off)
+{
+    if ((flags & MAP_FIXED_NOREPLACE) && fd >= 0 && atomic_exchange(&taken_place, false)) {
+        errno = EEXIST;
+        return MAP_FAILED;
+    }
+    return __real_mmap(at, bytes, prot, flags, fd, off);
 }
 
 static char store_path[64];
@@ -214,6 +229,25 @@ Test(pool, nothing_is_left_of_one_that_was_freed_while_it_made_a_vm)
     thaw_vm_free(vm);
     cr_assert_eq(count_descriptors(), before);
     thaw_image_close(image);
+}
+
+Test(pool, a_vm_whose_place_is_taken_is_replaced_by_another)
+{
+    for (unsigned mode = THAW_RESTORE_LAZY; mode <= THAW_RESTORE_EAGER; mode++) {
+        thaw_image *image = open_image((enum thaw_restore_mode)mode);
+        thaw_pool *pool = make_pool(1);
+        unsigned before = count_descriptors();
+        atomic_store(&taken_place, true);
+        thaw_vm *vm = restore(image, pool);
+        atomic_store(&taken_place, false); /* where no place is ever vacant */
+        runs(vm);
+        thaw_vm_free(vm);
+        cr_assert_eq(thaw_pool_wait(pool, GUEST_TIMEOUT_MS, NULL), 0);
+        if (mode == THAW_RESTORE_EAGER) /* else threads and views have come with the image */
+            cr_assert_eq(count_descriptors(), before);
+        thaw_pool_free(pool);
+        thaw_image_close(image);
+    }
 }
 
 Test(pool, a_pool_of_another_shape_is_refused)
