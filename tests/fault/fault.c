@@ -442,8 +442,8 @@ static unsigned entries(const char *directory)
     return count;
 }
 
-/* Without `unnamed`, not those of files that never had a name: a living VM gets one more overlay
- * with each snapshot that fails late. */
+/* Without `unnamed`, not those of files that have no name: a living VM gets one more overlay with
+ * each snapshot that fails late, and its overlays lose their names at once where they have one. */
 static unsigned descriptors(bool unnamed)
 {
     unsigned count = 0;
@@ -453,7 +453,9 @@ static unsigned descriptors(bool unnamed)
         char link[PATH_MAX];
         ssize_t n = __real_readlinkat(dirfd(dir), entry->d_name, link, sizeof(link) - 1);
         link[n < 0 ? 0 : n] = '\0';
-        count += unnamed || !strstr(link, "/#");
+        bool has_name =
+            !strstr(link, "/#") && (!strstr(link, " (deleted)") || strstr(link, "memfd:"));
+        count += unnamed || has_name;
     }
     closedir(dir);
     return count;

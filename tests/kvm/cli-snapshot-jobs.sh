@@ -32,7 +32,7 @@ body() { # NAME
 }
 
 exists() { # NAME
-    "$THAW" ls --json | jq -e --arg name "$1" '[.items[] | select(.name == $name)] | length > 0'
+    "$THAW" ls --state creating --json | jq -e --arg name "$1" '[.items[] | select(.name == $name)] | length > 0'
 }
 
 goes_on() { # VM
