@@ -117,6 +117,21 @@ same "ls shows that one is damaged" "$id damaged" "$("$THAW" ls --state damaged 
 refused "restore of it" 1 "manifest" "$THAW" restore "$id" --detach
 check "it can be deleted" "$THAW" rm "$id"
 
+# Another host's.
+"$THAW" run --name a --guest tick --detach </dev/null
+soon ticked a 2
+"$THAW" snapshot a --name other --kill >/dev/null
+"$build/tests/tools/other_host" "$THAW_STORE/snapshots/$(id_of other)" backend feature
+same "what another host wrote is whole" ok "$("$THAW" verify other)"
+refused "restore says what this host lacks" 1 "lacks what the guest was started with: KVM backend kvm_other (this is " \
+    "$THAW" restore other --detach
+refused "all of it" 1 ", cpuid 0x7.0 ebx bit 22" "$THAW" restore other --detach
+same "and leaves no VM" "" "$(names)"
+check "--force restores it all the same" "$THAW" restore other --force --detach
+check "and it goes on" soon ticked_on other
+"$THAW" stop other
+"$THAW" rm other
+
 # Many.
 "$THAW" run --name a --guest tick --mem 16M --detach </dev/null
 "$THAW" run --name b --guest tick --mem 16M --detach --template other </dev/null
