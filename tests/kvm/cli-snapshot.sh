@@ -123,6 +123,23 @@ check "and can be restored" "$THAW" restore flat --detach
 check "and goes on" soon ticked_on flat
 "$THAW" stop flat
 
+# A disk whose base image is elsewhere now.
+truncate -s 1M "$work/base"
+"$THAW" run --name d --guest blkpattern --cmdline "blocks=8 stride=3 loop=1" --disk "$work/base" --detach </dev/null
+soon ticked d 3
+"$THAW" snapshot d --name disk --kill >/dev/null
+mv "$work/base" "$work/moved"
+refused "restore without the base image" 1 "$work/base" "$THAW" restore disk --detach
+check "--disk says where it is, by a relative path" sh -c \
+    "thaw=\$(realpath '$THAW') && cd '$work' && \$thaw restore disk --name d --disk 0=moved --detach"
+check "the guest finds on it what it wrote" soon ticked_on d
+same "ps --json shows the path" "$(realpath "$work/moved")" "$(vm d disks[0].path)"
+check "a snapshot of it" "$THAW" snapshot d --name again --kill
+check "needs no --disk any more" "$THAW" restore again --name d --detach
+check "and goes on" soon ticked_on d
+"$THAW" stop d
+"$THAW" rm disk again
+
 # Other stores.
 "$THAW" run --name o --guest tick --detach --store "$work/own" </dev/null
 check "without --store and THAW_STORE it is the VM's own" env -u THAW_STORE "$THAW" snapshot o --name own
