@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The pure parts of the command: what people type, what clients send, what keys do.
 
+#include "api.h"
 #include "http.h"
+#include "json_text.h"
 #include "offer.h"
 #include "progress.h"
 #include "snapshot_json.h"
@@ -10,6 +12,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -317,4 +320,85 @@ Test(cli_offer, uses_no_directory_that_others_can_change)
     offer_withdraw(&slot, OFFERED);
     cr_assert_eq(faccessat(slot.root_fd, ".images", F_OK, 0), -1, "the last one clears up");
     remove_runtime(&slot, path);
+}
+
+/* --- Memory that runs out --------------------------------------------------------------------- */
+
+static unsigned allocations, failing; /* the one that fails; 0: none */
+
+static void *count_and_allocate(size_t bytes)
+{
+    return ++allocations == failing ? NULL : malloc(bytes);
+}
+
+static int status_of(const char *method, const char *path, const char *body)
+{
+    struct http_request request = {
+        .method = method, .query = "", .body = body, .body_count = strlen(body)};
+    struct server_response response = {0};
+    strcpy(request.path, path);
+    api_handle(NULL, &request, &response);
+    free(response.body);
+    return response.status;
+}
+
+/* Each request is refused before the VM is asked for: with 400 only if it is bad indeed. */
+Test(cli_api, a_lack_of_memory_is_no_bad_request)
+{
+    static const struct {
+        const char *method, *path, *body;
+    } bad[] = {
+        {"PUT", "/v1/vm/state", "{\"state\":\"frozen\"}"},
+        {"POST", "/v1/vm/reset", "{\"clock\":\"never\"}"},
+        {"POST", "/v1/snapshots", "{\"name\":\"x\",\"metadata\":{\"a\":[1,2]},\"mode\":\"half\"}"},
+    };
+    json_set_alloc_funcs(count_and_allocate, free);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        unsigned lacked = 0;
+        failing = allocations = 0;
+        cr_assert_eq(status_of(bad[i].method, bad[i].path, bad[i].body), 400);
+        unsigned all = allocations;
+        for (failing = 1; failing <= all; failing++) {
+            allocations = 0;
+            int status = status_of(bad[i].method, bad[i].path, bad[i].body);
+            cr_assert(status == 500 || status == 400, "%s: %d", bad[i].path, status);
+            lacked += status == 500;
+        }
+        cr_assert_gt(lacked, 3, "%s: %u", bad[i].path, lacked);
+    }
+    json_set_alloc_funcs(malloc, free);
+}
+
+Test(cli_json, text_is_whole_or_not_there)
+{
+    static const char text[] = "{\"a\":{\"b\":[1,2,3],\"c\":\"d\"},\"e\":null}";
+    size_t count = 0;
+    json_t *json = NULL;
+    json_set_alloc_funcs(count_and_allocate, free);
+    for (failing = 1;; failing++) {
+        allocations = 0;
+        int rc = json_text_parse(text, strlen(text), &json);
+        if (rc == 0)
+            break;
+        cr_assert_eq(rc, -ENOMEM, "allocation %u", failing);
+        cr_assert_null(json);
+    }
+    cr_assert_gt(failing, 20);
+    for (failing = 1;; failing++) {
+        allocations = 0;
+        char *again = json_text_make(json, &count);
+        if (again) {
+            cr_assert_str_eq(again, text);
+            cr_assert_eq(count, strlen(text));
+        }
+        free(again);
+        if (allocations < failing)
+            break;
+    }
+    failing = 0;
+    json_decref(json);
+    cr_assert_eq(json_text_parse("{\"a\":1,\"a\":2}", 13, &json), -EINVAL);
+    cr_assert_eq(json_text_parse("", 0, &json), -EINVAL);
+    cr_assert_null(json_text_make(NULL, &count));
+    json_set_alloc_funcs(malloc, free);
 }

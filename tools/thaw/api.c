@@ -3,6 +3,7 @@
  * Not here: connections (server.c) and the VM itself (owner.c). */
 #include "api.h"
 #include "fail.h"
+#include "json_text.h"
 #include "text.h"
 #include <errno.h>
 #include <string.h>
@@ -10,8 +11,7 @@
 static void respond_json(struct server_response *response, json_t *json)
 {
     response->status = 200;
-    response->body = json ? json_dumps(json, JSON_COMPACT) : NULL;
-    response->body_count = response->body ? strlen(response->body) : 0;
+    response->body = json_text_make(json, &response->body_count);
     json_decref(json);
     if (!response->body)
         server_refuse(response, 500, "no-memory", "out of memory");
@@ -28,6 +28,7 @@ static const struct answer {
     {-EINVAL, 400, "invalid"},
     {-EBUSY, 409, "busy"},
     {-EEXIST, 409, "exists"},
+    {-ENOMEM, 500, "no-memory"},
     {-ECANCELED, 409, "cancelled"},
     {-ENOSPC, 507, "no-space"},
     {-EDQUOT, 507, "no-space"},
@@ -57,6 +58,28 @@ static void respond_error(struct server_response *response, const struct thaw_er
         error->message[0] ? error->message : thaw_strerror(error->code));
 }
 
+/* A body that may be left out. `wanted` is told whoever sends something else. */
+static json_t *load_body(
+    const struct http_request *request, const char *wanted, struct thaw_error *error)
+{
+    bool empty = request->body_count == 0;
+    json_t *body = NULL;
+    int rc = json_text_parse(empty ? "{}" : request->body, empty ? 2 : request->body_count, &body);
+
+    if (rc == -EINVAL)
+        fail_set(error, rc, "%s", wanted);
+    else if (rc < 0)
+        fail_errno(error, -rc, "cannot read the request");
+    return body;
+}
+
+static int refuse_body(const json_error_t *problem, struct thaw_error *error)
+{
+    if (!json_text_is_wrong(problem))
+        return fail_errno(error, ENOMEM, "cannot read the request");
+    return fail_set(error, -EINVAL, "the body is not as it should be: %s", problem->text);
+}
+
 static void get_vm(
     struct owner *owner, const struct http_request *request, struct server_response *response)
 {
@@ -64,38 +87,33 @@ static void get_vm(
     respond_json(response, owner_describe(owner));
 }
 
-static int parse_state(const char *text, enum thaw_vm_state *ret)
+#define STATE_BODY  "the body must be JSON like {\"state\":\"paused\"}"
+#define OBJECT_BODY "the body must be a JSON object or empty"
+
+static int parse_state(json_t *body, enum thaw_vm_state *ret, struct thaw_error *error)
 {
     static const enum thaw_vm_state states[] = {THAW_VM_RUNNING, THAW_VM_PAUSED, THAW_VM_STOPPED};
+    const char *text = json_string_value(json_object_get(body, "state"));
 
+    if (!text)
+        return fail_set(error, -EINVAL, STATE_BODY);
     for (size_t i = 0; i < ARRAY_SIZE(states); i++) {
         if (strcmp(text, thaw_vm_state_name(states[i])) == 0) {
             *ret = states[i];
             return 0;
         }
     }
-    return -EINVAL;
+    return fail_set(error, -EINVAL, "'state' must be 'running', 'paused' or 'stopped'");
 }
 
 static void put_state(
     struct owner *owner, const struct http_request *request, struct server_response *response)
 {
-    _cleanup_json_ json_t *body =
-        json_loadb(request->body ? request->body : "", request->body_count, 0, NULL);
-    const char *text = json_string_value(json_object_get(body, "state"));
     struct thaw_error error = {0};
-    enum thaw_vm_state state;
+    _cleanup_json_ json_t *body = load_body(request, STATE_BODY, &error);
+    enum thaw_vm_state state = THAW_VM_RUNNING;
 
-    if (!text) {
-        server_refuse(
-            response, 400, "invalid", "the body must be JSON like {\"state\":\"paused\"}");
-        return;
-    }
-    if (parse_state(text, &state) < 0) {
-        server_refuse(response, 400, "invalid", "'state' must be 'running', 'paused' or 'stopped'");
-        return;
-    }
-    if (owner_set_state(owner, state, &error) < 0)
+    if (!body || parse_state(body, &state, &error) < 0 || owner_set_state(owner, state, &error) < 0)
         respond_error(response, &error);
     else
         respond_json(response, owner_describe(owner));
@@ -104,35 +122,24 @@ static void put_state(
 static int parse_clock(json_t *body, enum thaw_clock *ret, struct thaw_error *error)
 {
     const char *clock = "continue";
-    json_error_t problem;
+    json_error_t problem = {0};
 
     if (json_unpack_ex(body, &problem, JSON_STRICT, "{s?s}", "clock", &clock) != 0)
-        return fail_set(error, -EINVAL, "the body is not as it should be: %s", problem.text);
+        return refuse_body(&problem, error);
     if (strcmp(clock, "continue") != 0 && strcmp(clock, "host") != 0)
         return fail_set(error, -EINVAL, "'clock' must be 'continue' or 'host'");
     *ret = strcmp(clock, "host") == 0 ? THAW_CLOCK_HOST : THAW_CLOCK_CONTINUE;
     return 0;
 }
 
-/* A body that may be left out. */
-static json_t *load_object(const struct http_request *request)
-{
-    return json_loadb(request->body_count ? request->body : "{}",
-        request->body_count ? request->body_count : 2, JSON_REJECT_DUPLICATES, NULL);
-}
-
 static void post_reset(
     struct owner *owner, const struct http_request *request, struct server_response *response)
 {
-    _cleanup_json_ json_t *body = load_object(request);
     struct thaw_error error = {0};
+    _cleanup_json_ json_t *body = load_body(request, OBJECT_BODY, &error);
     enum thaw_clock clock = THAW_CLOCK_CONTINUE;
 
-    if (!body) {
-        server_refuse(response, 400, "invalid", "the body must be a JSON object or empty");
-        return;
-    }
-    if (parse_clock(body, &clock, &error) < 0 || owner_reset(owner, clock, &error) < 0)
+    if (!body || parse_clock(body, &clock, &error) < 0 || owner_reset(owner, clock, &error) < 0)
         respond_error(response, &error);
     else
         respond_json(response, owner_describe(owner));
@@ -238,14 +245,14 @@ struct snapshot_body {
 
 static int unpack_snapshot(json_t *body, struct snapshot_body *ret, struct thaw_error *error)
 {
-    json_error_t problem;
+    json_error_t problem = {0};
 
     *ret = (struct snapshot_body){.mode = "auto"};
     if (json_unpack_ex(body, &problem, JSON_STRICT, "{s?s, s?s, s?s, s?s, s?o, s?i, s?b, s?b}",
             "name", &ret->name, "template", &ret->template_name, "store", &ret->store, "mode",
             &ret->mode, "metadata", &ret->metadata, "level", &ret->level, "stop_and_copy",
             &ret->stop_and_copy, "kill", &ret->kill) != 0)
-        return fail_set(error, -EINVAL, "the body is not as it should be: %s", problem.text);
+        return refuse_body(&problem, error);
     if (strcmp(ret->mode, "auto") != 0 && strcmp(ret->mode, "full") != 0 &&
         strcmp(ret->mode, "diff") != 0)
         return fail_set(error, -EINVAL, "'mode' must be 'auto', 'full' or 'diff'");
@@ -274,17 +281,13 @@ static uint32_t snapshot_flags(const struct snapshot_body *body)
 static void post_snapshots(
     struct owner *owner, const struct http_request *request, struct server_response *response)
 {
-    _cleanup_json_ json_t *body = load_object(request);
-    _cleanup_free_ char *metadata = NULL;
     struct thaw_error error = {0};
+    _cleanup_json_ json_t *body = load_body(request, OBJECT_BODY, &error);
+    _cleanup_free_ char *metadata = NULL;
     struct snapshot_body wanted;
-    int rc;
+    size_t count;
+    int rc = body ? unpack_snapshot(body, &wanted, &error) : error.code;
 
-    if (!body) {
-        server_refuse(response, 400, "invalid", "the body must be a JSON object or empty");
-        return;
-    }
-    rc = unpack_snapshot(body, &wanted, &error);
     if (rc == 0 && request->abandoned)
         rc = fail_set(&error, -ECANCELED, "the client has gone");
     if (rc == 0) {
@@ -297,7 +300,7 @@ static void post_snapshots(
         };
 
         if (wanted.metadata)
-            options.metadata = metadata = json_dumps(wanted.metadata, JSON_COMPACT);
+            options.metadata = metadata = json_text_make(wanted.metadata, &count);
         if (wanted.metadata && !metadata)
             rc = fail_errno(&error, ENOMEM, "cannot take a snapshot");
         else

@@ -5,6 +5,7 @@
 #include "commands.h"
 #include "control.h"
 #include "fail.h"
+#include "json_text.h"
 #include "progress.h"
 #include "signals.h"
 #include "storage.h"
@@ -148,35 +149,48 @@ static int parse(struct cli *cli, struct wanted *wanted)
     return wanted->vm_name ? 0 : cli_usage(cli, "the VM's name is missing");
 }
 
+/* Nothing may be left out: the snapshot would be another than was asked for. */
+static void put(json_t **body, const char *key, json_t *value)
+{
+    if (json_object_set_new(*body, key, value) < 0) {
+        json_decref(*body);
+        *body = NULL;
+    }
+}
+
 static int make_body(
     const struct cli *cli, const struct wanted *wanted, char **ret, struct thaw_error *error)
 {
     _cleanup_free_ char *store = NULL;
     _cleanup_json_ json_t *body = json_object();
-    json_t *metadata = NULL;
+    json_t *metadata = NULL, *store_text = NULL;
+    size_t count;
     int rc = cli->store ? storage_path(cli->store, &store, error) : 0;
 
     if (rc == 0 && wanted->metadata)
         rc = load_metadata(wanted->metadata, &metadata, error);
-    if (rc < 0)
-        return rc;
-    if (wanted->name)
-        json_object_set_new(body, "name", json_string(wanted->name));
-    if (wanted->template_name)
-        json_object_set_new(body, "template", json_string(wanted->template_name));
-    if (wanted->mode)
-        json_object_set_new(body, "mode", json_string(wanted->mode));
-    if (wanted->level)
-        json_object_set_new(body, "level", json_integer((json_int_t)wanted->level));
-    if (store && json_object_set_new(body, "store", json_string(store)) < 0)
+    if (rc == 0 && store && !(store_text = json_string(store)))
         rc = fail_set(error, -EINVAL, "the path of the store is no UTF-8");
+    if (rc < 0) {
+        json_decref(metadata);
+        return rc;
+    }
+    if (wanted->name)
+        put(&body, "name", json_string(wanted->name));
+    if (wanted->template_name)
+        put(&body, "template", json_string(wanted->template_name));
+    if (wanted->mode)
+        put(&body, "mode", json_string(wanted->mode));
+    if (wanted->level)
+        put(&body, "level", json_integer((json_int_t)wanted->level));
+    if (store)
+        put(&body, "store", store_text);
     if (metadata)
-        json_object_set_new(body, "metadata", metadata);
-    json_object_set_new(body, "stop_and_copy", json_boolean(wanted->stop_and_copy));
-    json_object_set_new(body, "kill", json_boolean(wanted->kill));
-    if (rc == 0 && !(*ret = json_dumps(body, JSON_COMPACT)))
-        rc = fail_errno(error, ENOMEM, "cannot ask for a snapshot");
-    return rc;
+        put(&body, "metadata", metadata);
+    put(&body, "stop_and_copy", json_boolean(wanted->stop_and_copy));
+    put(&body, "kill", json_boolean(wanted->kill));
+    *ret = json_text_make(body, &count);
+    return *ret ? 0 : fail_errno(error, ENOMEM, "cannot ask for a snapshot");
 }
 
 static void end_line(struct session *session)

@@ -76,8 +76,10 @@ json_t *owner_describe(struct owner *owner)
 
     owner_get_info(owner, &info);
     vm = vm_json_new(&owner->config, &info, &times);
-    if (vm)
-        json_object_set_new(vm, "working_set", recording_describe(&owner->recording));
+    if (json_object_set_new(vm, "working_set", recording_describe(&owner->recording)) < 0) {
+        json_decref(vm);
+        return NULL;
+    }
     return vm;
 }
 

@@ -3,6 +3,7 @@
  * Not here: what VM (cmd_run.c, cmd_restore.c) and its life (owner.c). */
 #include "process.h"
 #include "foreground.h"
+#include "json_text.h"
 #include "owner.h"
 #include "signals.h"
 #include "text.h"
@@ -82,6 +83,7 @@ static int run_child(const struct vm_config *config, int report_fd)
     struct owner *owner;
     json_t *vm;
     char *text;
+    size_t count;
     int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 
     signals_block();
@@ -97,7 +99,7 @@ static int run_child(const struct vm_config *config, int report_fd)
         /* Then the directory that the user was in stays in use; nothing else depends on it. */
     }
     vm = owner_describe(owner);
-    text = vm ? json_dumps(vm, JSON_COMPACT) : NULL;
+    text = json_text_make(vm, &count);
     json_decref(vm);
     tell(report_fd, '+', text ? text : "{}");
     free(text);

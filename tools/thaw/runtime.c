@@ -3,6 +3,7 @@
  * Not here: what the status says (vm_json.c) and talking to the owner of a VM (client.c). */
 #include "runtime.h"
 #include "fail.h"
+#include "json_text.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -246,14 +247,15 @@ static int write_all(int fd, const char *bytes, size_t count)
 int runtime_write_status(
     const struct runtime_slot *slot, const json_t *status, struct thaw_error *error)
 {
-    _cleanup_free_ char *text = json_dumps(status, JSON_COMPACT);
+    size_t count = 0;
+    _cleanup_free_ char *text = json_text_make(status, &count);
     _cleanup_close_ int fd =
         openat(slot->dir_fd, STATUS_TMP, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     int rc;
 
     if (!text)
         return fail_errno(error, ENOMEM, "cannot write the status of VM '%s'", slot->name);
-    rc = fd < 0 ? -errno : write_all(fd, text, strlen(text));
+    rc = fd < 0 ? -errno : write_all(fd, text, count);
     if (rc == 0 && renameat(slot->dir_fd, STATUS_TMP, slot->dir_fd, STATUS_FILE) != 0)
         rc = -errno;
     if (rc < 0)

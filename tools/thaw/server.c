@@ -3,6 +3,7 @@
  * Not here: HTTP syntax (http.c) and what requests mean (api.c). */
 #include "server.h"
 #include "fail.h"
+#include "json_text.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -129,8 +130,8 @@ void server_refuse(
     response->status = status;
     response->type = "application/json";
     response->stream.next = NULL;
-    response->body = json ? json_dumps(json, JSON_COMPACT) : NULL;
-    response->body_count = response->body ? strlen(response->body) : 0;
+    response->body_count = 0;
+    response->body = json_text_make(json, &response->body_count);
 }
 
 static void begin_stream(struct conn *conn, const struct server_response *response, bool http_1_1)
