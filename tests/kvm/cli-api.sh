@@ -100,8 +100,8 @@ for i in $(seq 20); do
     curl -s -N --max-time 20 --unix-socket "$socket" "$url/console?follow=1&tail=0" >"$work/stream$i" 2>&1 &
     streams="$streams $!"
 done
-sleep 1
-same "readers of the console are limited" 4 "$(grep -l '"busy"' "$work"/stream* | wc -l)"
+limited() { [ "$(grep -l '"busy"' "$work"/stream* | wc -l)" = 4 ]; }
+check "readers of the console are limited" soon limited
 check "with all of them it still answers" "$THAW" pause a
 # shellcheck disable=SC2086
 kill $streams 2>/dev/null
