@@ -73,6 +73,31 @@ check "the end of the VM ends it" \
     jq -e '.state == "stopped" and .working_set.recording == false and .working_set.pages >= 256' \
     "$work/vm"
 
+# While much is being stored.
+"$build/memtouch-data" -o "$work/data" 64
+"$THAW" run --name b --guest memtouch --initrd "$work/data" --mem 128 --detach --cmdline "op=read ws=60" </dev/null
+soon ticked b 1
+"$THAW" pause b
+until="memtouch: pass $(($(vm b mark) + 2)) "
+"$THAW" snapshot b --name big --kill >/dev/null
+record() { # VM
+    "$THAW" restore big --name "$1" --record-working-set --record-until "$until" --detach </dev/null
+    soon log_has "$THAW_RUNTIME/$1/console.log" "$until"
+}
+record answers
+same "the VM answers" "true 0 null" "$(vm answers "working_set | \"\(.recording) \(.pages) \(.error)\"")"
+check "until it is stored" soon recorded answers
+same "what it has then is what is there" "$(vm answers working_set.pages)" "$(pages_of big)"
+"$THAW" stop answers
+before=$(stat -c %i "$work/store/hot/$(id_of big)")
+record stopped
+pid=$(vm stopped pid)
+same "it can be stopped" "0 " "$("$THAW" stop stopped 2>&1; echo $?) $(names)"
+check "which ends its process" gone "$pid"
+check "once it is stored" test "$(stat -c %i "$work/store/hot/$(id_of big)")" != "$before"
+check "the snapshot verifies" "$THAW" verify big
+"$THAW" rm big
+
 # Damage.
 hot=$work/store/hot/$(id_of s)
 printf x | dd of="$hot" bs=1 seek=40 conv=notrunc 2>/dev/null

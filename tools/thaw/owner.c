@@ -215,6 +215,11 @@ static void capture_changed(void *data)
     server_advance_streams(owner->server);
 }
 
+static void recording_stored(void *data)
+{
+    write_record(data, NULL);
+}
+
 static void deliver_console(struct owner *owner)
 {
     console_flush_log(owner->console);
@@ -411,6 +416,9 @@ static int start(struct owner *owner, struct thaw_error *error)
     owner->capture = (struct capture){
         .loop = &owner->loop, .vm = owner->vm, .changed = capture_changed, .data = owner};
     owner->recording = (struct recording){
+        .loop = &owner->loop,
+        .stored = recording_stored,
+        .data = owner,
         .vm = owner->vm,
         .console = owner->console,
         .until = records ? from->record_until : NULL,
@@ -489,6 +497,7 @@ void owner_close(struct owner *owner)
         offer_withdraw(&owner->slot, owner->config.snapshot_id);
     server_close(owner->server);
     capture_fini(&owner->capture);
+    recording_fini(&owner->recording);
     thaw_vm_free(owner->vm);
     thaw_env_free(owner->env);
     thaw_snapshot_list_free(owner->snapshot);
@@ -524,7 +533,8 @@ static int take_console(struct owner *owner)
     return -1;
 }
 
-/* Waits for a snapshot that is being taken, and gives readers a moment to take what there is. */
+/* Waits for a snapshot or a working set that is being stored, and gives readers a moment to take
+ * what there is. */
 static void finish(struct owner *owner, owner_turn_fn turn, void *data)
 {
     int64_t deadline = now_ms() + FINISH_MS;
@@ -535,7 +545,8 @@ static void finish(struct owner *owner, owner_turn_fn turn, void *data)
     console_flush_log(owner->console);
     while (now_ms() < deadline) {
         int wait = turn ? turn(data, true) : 0;
-        bool running = capture_is_running(&owner->capture);
+        bool running =
+            capture_is_running(&owner->capture) || !recording_is_stored(&owner->recording);
 
         if (running)
             deadline = now_ms() + FINISH_MS;

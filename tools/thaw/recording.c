@@ -2,28 +2,93 @@
 /* Role: when the recording of a working set ends, and what became of it.
  * Not here: what is recorded; that is the library's. */
 #include "recording.h"
+#include "fail.h"
 #include "vm_json.h"
+#include <errno.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 
 void recording_begin(struct recording *recording)
 {
     recording->active = recording->wanted = true;
 }
 
+/* The only function of a thread of its own: it takes as long as a disk takes. */
+static void *store(void *data)
+{
+    struct recording *recording = data;
+
+    pthread_setname_np(pthread_self(), "thaw/recording");
+    thaw_vm_record_end(recording->vm, &recording->result, &recording->problem);
+    eventfd_write(recording->source.fd, 1);
+    return NULL;
+}
+
+static void release(struct recording *recording)
+{
+    pthread_join(recording->thread, NULL);
+    recording->storing = recording->active = false;
+    loop_unwatch(recording->loop, &recording->source);
+    cleanup_close(&recording->source.fd);
+}
+
+static void tell_problem(const struct recording *recording)
+{
+    if (recording->problem.code)
+        fprintf(stderr, "thaw: %s\n", recording->problem.message);
+}
+
+static void store_ready(void *data, uint32_t events)
+{
+    struct recording *recording = data;
+
+    (void)events;
+    release(recording);
+    tell_problem(recording);
+    recording->stored(recording->data);
+}
+
+/* Watched before it is started: what has ended must be heard of. */
+static int start_store(struct recording *recording, struct thaw_error *error)
+{
+    int rc;
+
+    recording->source = (struct loop_source){
+        .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .ready = store_ready, .data = recording};
+    rc = recording->source.fd < 0 ? -errno : 0;
+    if (rc == 0)
+        rc = loop_watch(recording->loop, &recording->source, EPOLLIN);
+    if (rc == 0)
+        rc = -pthread_create(&recording->thread, NULL, store, recording);
+    if (rc == 0)
+        return 0;
+    loop_unwatch(recording->loop, &recording->source);
+    cleanup_close(&recording->source.fd);
+    return fail_errno(error, -rc, "cannot store the working set");
+}
+
 void recording_end(struct recording *recording)
 {
-    struct thaw_recording result = {.size = sizeof(result)};
-    struct thaw_error error = {0};
-
-    if (!recording->active)
+    if (!recording->active || recording->storing)
+        return;
+    recording->result = (struct thaw_recording){.size = sizeof(recording->result)};
+    recording->storing = start_store(recording, &recording->problem) == 0;
+    if (recording->storing)
         return;
     recording->active = false;
-    if (thaw_vm_record_end(recording->vm, &result, &error) < 0) {
-        snprintf(recording->error, sizeof(recording->error), "%s", error.message);
-        fprintf(stderr, "thaw: %s\n", error.message);
-    }
-    recording->pages = result.pages;
-    recording->bytes = result.bytes;
+    tell_problem(recording);
+}
+
+bool recording_is_stored(const struct recording *recording)
+{
+    return !recording->storing;
+}
+
+void recording_fini(struct recording *recording)
+{
+    if (recording->storing)
+        release(recording);
 }
 
 /* True if the text is in the tail and what follows it; the new tail is what is too short to hold
@@ -65,7 +130,7 @@ int recording_turn(struct recording *recording, bool running)
 {
     int64_t left = 0;
 
-    if (!recording->active)
+    if (!recording->active || recording->storing)
         return -1;
     if (recording->until) {
         if (was_printed(recording))
@@ -87,7 +152,9 @@ json_t *recording_describe(const struct recording *recording)
 {
     if (!recording->wanted)
         return json_null();
-    return json_pack("{s:b, s:I, s:I, s:o}", "recording", (int)recording->active, "pages",
-        (json_int_t)recording->pages, "bytes", (json_int_t)recording->bytes, "error",
-        recording->error[0] ? vm_json_text(recording->error) : json_null());
+    if (recording->active) /* the rest is the thread's, if there is one */
+        return json_pack("{s:b, s:i, s:i, s:n}", "recording", 1, "pages", 0, "bytes", 0, "error");
+    return json_pack("{s:b, s:I, s:I, s:o}", "recording", 0, "pages",
+        (json_int_t)recording->result.pages, "bytes", (json_int_t)recording->result.bytes, "error",
+        recording->problem.code ? vm_json_text(recording->problem.message) : json_null());
 }
