@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Role: a stock kernel under load is snapshotted, runs on, and is restored twice at once; nobody loses or shares anything.
+# Role: a stock kernel under load is snapshotted, runs on, is restored twice at once, and reset; nobody loses or shares anything.
 # Not its role: snapshots of clones (scenario-generations.sh).
 # flavours: cloud generic
 set -u
@@ -83,6 +83,27 @@ if with_timeout 10 "$THAW" rm loaded >"$WORK/rm.log" 2>&1; then
 	fail "a snapshot in use is not removed" "$(cat "$WORK/rm.log")"
 else
 	pass "a snapshot in use is not removed"
+fi
+
+# What a clone did since then is undone, on its disk as in its memory (the tag is gone in the end),
+# but not the host's time.
+tag eager lost
+progress eager 90
+reset_begin_ms=$(now_ms)
+check "eager: is reset while it works" with_timeout 60 "$THAW" reset eager --clock host
+check "eager: resumes" with_timeout 60 "$THAW" resume eager
+ask source
+source=$answer
+ask eager
+reset=$answer
+reset_ms=$(now_ms)
+ask source
+echo "# $FLAVOUR: first answer $((reset_ms - reset_begin_ms)) ms after reset"
+check "eager: clocks jump by the time that passed since the snapshot" \
+	in_range "$(field jump_ms "$reset")" $((reset_begin_ms - snapshot_end_ms - 500)) $((reset_ms - snapshot_begin_ms + 500))
+check "eager: wall clock is right after the reset" wall_agrees "$source" "$reset" "$answer"
+if [ "$FLAVOUR" = generic ]; then
+	check "random numbers differ after the reset" different "$(field rnd "$eager")" "$(field rnd "$reset")"
 fi
 
 tag eager eager
