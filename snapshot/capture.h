@@ -39,10 +39,9 @@ int capture_disk(
 /* Says in the manifest what VM it is of. *ret is freed with manifest_fini. */
 int capture_describe(struct capture *capture, struct manifest *ret, struct thaw_error *error);
 
-/* Writes the state and the indexes, links the packs that are kept, and lists all files in the
- * manifest. The pack is finished. */
-int capture_store_files(
-    struct capture *capture, struct manifest *manifest, struct thaw_error *error);
+/* Writes the state and the indexes, links the packs that are kept, lists all files in the manifest,
+ * and publishes the snapshot. The pack is finished. */
+int capture_publish(struct capture *capture, struct manifest *manifest, struct thaw_error *error);
 
 /* A job's data that is a capture: what thaw_job_get_snapshot reports of. */
 extern const struct job_ops capture_snapshot_ops, capture_flatten_ops;

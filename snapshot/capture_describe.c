@@ -294,13 +294,21 @@ int capture_describe(struct capture *capture, struct manifest *ret, struct thaw_
     return r < 0 ? r : describe_cpu(capture, ret, error);
 }
 
-int capture_store_files(
-    struct capture *capture, struct manifest *manifest, struct thaw_error *error)
+int capture_publish(struct capture *capture, struct manifest *manifest, struct thaw_error *error)
 {
+    struct thaw_snapshot_result *result = &capture->result;
+    copy(result->id, sizeof(result->id), store_creation_id(capture->creation));
+    copy(result->name, sizeof(result->name), store_creation_name(capture->creation));
     int r = write_state(capture, manifest, error);
     if (r == 0)
         r = write_indexes(capture, manifest, error);
     if (r == 0)
         r = add_packs(capture, manifest, error);
-    return r < 0 ? r : describe_stats(capture, manifest, error);
+    if (r == 0)
+        r = describe_stats(capture, manifest, error);
+    if (r == 0)
+        r = store_commit(capture->creation, manifest, error);
+    if (r == 0)
+        capture->creation = NULL;
+    return r;
 }

@@ -82,17 +82,9 @@ static int copy_manifest(
 static int publish(struct capture *capture, struct thaw_error *error)
 {
     struct manifest manifest = {0};
-    snprintf(
-        capture->result.id, sizeof(capture->result.id), "%s", store_creation_id(capture->creation));
-    snprintf(capture->result.name, sizeof(capture->result.name), "%s",
-        store_creation_name(capture->creation));
     int r = copy_manifest(&capture->from->snapshot->manifest, &manifest, error);
     if (r == 0)
-        r = capture_store_files(capture, &manifest, error);
-    if (r == 0)
-        r = store_commit(capture->creation, &manifest, error);
-    if (r == 0)
-        capture->creation = NULL;
+        r = capture_publish(capture, &manifest, error);
     manifest_fini(&manifest);
     return r;
 }

@@ -4,6 +4,7 @@
 #include "cli.h"
 #include "fail.h"
 #include "text.h"
+#include "vm_json.h"
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
@@ -76,6 +77,21 @@ void cli_print_json(json_t *value)
     json_dumpf(value, stdout, JSON_COMPACT);
     fputc('\n', stdout);
     json_decref(value);
+}
+
+void cli_print_result(const struct cli *cli, json_t *value)
+{
+    if (cli->json && value)
+        cli_print_json(value);
+    else
+        json_decref(value);
+}
+
+void cli_print_made(const struct cli *cli, json_t *value)
+{
+    if (!cli->json)
+        printf("%s\n", vm_json_get(value, "name"));
+    cli_print_result(cli, value);
 }
 
 static void print_options(const struct cli_option *options)

@@ -87,6 +87,12 @@ int cli_usage(struct cli *cli, const char *format, ...) _printf_(2, 3);
 /* One JSON value as one line on stdout; takes the reference. */
 void cli_print_json(json_t *value);
 
+/* What a command has worked on, with --json; else nothing. Takes the reference; NULL is allowed. */
+void cli_print_result(const struct cli *cli, json_t *value);
+
+/* What a command has made: the same, but without --json its name. */
+void cli_print_made(const struct cli *cli, json_t *value);
+
 /* Fails with a message unless `dir` is absent or a directory that can be read. */
 int cli_check_store(const char *dir, struct thaw_error *error);
 

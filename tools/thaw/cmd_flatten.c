@@ -5,7 +5,6 @@
 #include "job.h"
 #include "snapshot_json.h"
 #include "storage.h"
-#include "vm_json.h"
 
 enum {
     OPTION_NAME = 1
@@ -66,12 +65,7 @@ static int run_flatten(struct cli *cli)
         return cli->status;
     if (flatten(cli, ref, name, &snapshot, &error) < 0)
         return cli_report(&error);
-    if (cli->json) {
-        cli_print_json(snapshot);
-    } else {
-        printf("%s\n", vm_json_get(snapshot, "name"));
-        json_decref(snapshot);
-    }
+    cli_print_made(cli, snapshot);
     return CLI_OK;
 }
 

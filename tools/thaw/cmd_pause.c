@@ -17,10 +17,8 @@ static int set_states(struct cli *cli, enum thaw_vm_state state)
 
         if (control_set_state(names[i], state, &vm, &error) < 0)
             status = cli_report(&error);
-        else if (cli->json)
-            cli_print_json(vm);
         else
-            json_decref(vm);
+            cli_print_result(cli, vm);
     }
     return status;
 }

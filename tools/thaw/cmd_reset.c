@@ -48,10 +48,8 @@ static int run_reset(struct cli *cli)
 
         if (control_reset(names[i], clock, &vm, &error) < 0)
             status = cli_report(&error);
-        else if (cli->json)
-            cli_print_json(vm);
         else
-            json_decref(vm);
+            cli_print_result(cli, vm);
     }
     return status;
 }

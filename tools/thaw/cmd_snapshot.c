@@ -346,12 +346,7 @@ static int run_snapshot(struct cli *cli)
         return cli->status;
     if (make_body(cli, &wanted, &body, &error) < 0 || ask(&wanted, body, &snapshot, &error) < 0)
         return cli_report(&error);
-    if (cli->json) {
-        cli_print_json(snapshot);
-    } else {
-        printf("%s\n", vm_json_get(snapshot, "name"));
-        json_decref(snapshot);
-    }
+    cli_print_made(cli, snapshot);
     return CLI_OK;
 }
 

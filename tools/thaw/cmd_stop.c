@@ -17,10 +17,8 @@ static int run_stop(struct cli *cli)
 
         if (control_stop(names[i], &vm, &error) < 0)
             status = cli_report(&error);
-        else if (cli->json && vm)
-            cli_print_json(vm);
         else
-            json_decref(vm);
+            cli_print_result(cli, vm);
     }
     return status;
 }
