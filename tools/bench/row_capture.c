@@ -54,14 +54,13 @@ static void add_result(struct bench *bench, const char *row, const char *mode,
     results_add(results, row, mode, "ratio", "", raw / (double)result->stored_bytes);
 }
 
-/* The guest ran until it was paused for the snapshot, and runs on. Which record was its last before
- * is not known, but the clone's next is not beyond the one that the source is at now. */
+/* A guest that runs did so until it was paused for the snapshot, and runs on. Which record was its
+ * last before is not known, but the clone's next is not beyond the one that the source is at now.
+ * Guests stand still from then on: a busy one takes a processor from all that is measured. */
 static int read_position(struct subject *subject, uint32_t *ret_position, struct thaw_error *error)
 {
     int r = thaw_vm_pause(subject->vm, error);
-    if (r == 0)
-        r = subject_position(subject, ret_position, error);
-    return r < 0 ? r : thaw_vm_resume(subject->vm, error);
+    return r < 0 ? r : subject_position(subject, ret_position, error);
 }
 
 static int take(struct bench *bench, const char *row, const struct mode *mode,
@@ -85,7 +84,8 @@ static int take(struct bench *bench, const char *row, const struct mode *mode,
     return read_position(subject, &ret->position, error);
 }
 
-/* Of a guest that no snapshot was taken of before. */
+/* Of a guest that no snapshot was taken of before, and that is paused: all processors are there for
+ * the snapshot, as they are for zstd. */
 static int sample_first(
     struct bench *bench, const char *row, const struct mode *mode, struct thaw_error *error)
 {
@@ -98,17 +98,22 @@ static int sample_first(
         return r;
     r = subject_warm_up(&subject, error);
     if (r == 0)
+        r = thaw_vm_pause(subject.vm, error);
+    if (r == 0)
         r = take(bench, row, mode, &subject, 0, &capture->first, error);
     subject_free(&subject);
     return r;
 }
 
+/* Live: of a guest that works. */
 static int sample_again(
     struct bench *bench, const char *row, const struct mode *mode, struct thaw_error *error)
 {
     struct capture *capture = mode->data;
     struct taken old = capture->again;
-    int r = take(bench, row, mode, &capture->subject, THAW_SNAPSHOT_FULL, &capture->again, error);
+    int r = thaw_vm_resume(capture->subject.vm, error);
+    if (r == 0)
+        r = take(bench, row, mode, &capture->subject, THAW_SNAPSHOT_FULL, &capture->again, error);
     if (r == 0)
         r = delete_old(bench, &old, error);
     return r < 0 ? r : delete_old(bench, &capture->diff, error);
@@ -120,7 +125,9 @@ static int sample_diff(
 {
     struct capture *capture = mode->data;
     subject_forget(&capture->subject);
-    int r = subject_expect(&capture->subject, POSITION_UNKNOWN, NULL, error);
+    int r = thaw_vm_resume(capture->subject.vm, error);
+    if (r == 0)
+        r = subject_expect(&capture->subject, POSITION_UNKNOWN, NULL, error);
     if (r == 0) {
         subject_forget(&capture->subject);
         r = subject_expect(&capture->subject, POSITION_UNKNOWN, NULL, error);
@@ -225,7 +232,7 @@ static int run_modes(
 {
     const struct mode modes[] = {
         {"full", sample_first, capture},
-        {"full, of one that has a base", sample_again, capture},
+        {"full, of a guest that runs", sample_again, capture},
         {"diff, 1 % changed", sample_diff, capture},
         {"zstd, same threads", sample_zstd, capture},
     };
@@ -233,6 +240,8 @@ static int run_modes(
     int r = map_data(capture, error);
     if (r == 0)
         r = subject_warm_up(&capture->subject, error);
+    if (r == 0)
+        r = thaw_vm_pause(capture->subject.vm, error);
     if (r == 0)
         r = rows_run_modes(bench, row, modes, ARRAY_SIZE(modes), &rounds, error);
     if (r == 0)
