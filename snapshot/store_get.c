@@ -177,7 +177,8 @@ static int get_ready(const struct thaw_store *store, const char *ref, struct sto
     if (r < 0)
         return r;
     if (at->place != STORE_SNAPSHOTS)
-        return error_set(error, THAW_ESTATE, "snapshot %s %s", ref, why[at->place]);
+        return error_set(error, at->place == STORE_TRASH ? -EBUSY : THAW_ESTATE, "snapshot %s %s",
+            ref, why[at->place]);
     r = open_shared(store, at->id, ret_fd);
     if (r == -ENOENT)
         return error_set(error, r, "there is no snapshot %s any more", ref);
