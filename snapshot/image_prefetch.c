@@ -29,7 +29,7 @@ struct prefetch {
     atomic_bool cancelled;
     atomic_ullong pages; /* that were put in */
     atomic_ullong ns;
-    atomic_ullong wait_ns;
+    _Atomic uint64_t wait_ns;
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t given; /* `image` is set, or it is cancelled */
     pthread_cond_t done;  /* `running` has become 0 */
