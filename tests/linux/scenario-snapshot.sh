@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Role: a stock kernel under load is snapshotted, runs on, is restored twice at once, and reset; nobody loses or shares anything.
 # Not its role: snapshots of clones (scenario-generations.sh).
-# flavours: cloud generic
+# The cloud kernel has its snapshots in scenario-generations.sh.
+# flavours: generic
 set -u
 # shellcheck source=tests/linux/lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -181,7 +181,7 @@ static int run_rates(
     struct bench *bench, const char *row, struct table *table, struct thaw_error *error)
 {
     static const unsigned rates_mibs[] = {0, 10, 100};
-    const struct rounds rounds = {.samples = 100, .quick_samples = 6, .quick_s = 4};
+    const struct rounds rounds = {.samples = 100, .quick_samples = 6, .quick_s = 3};
     table->count = 0;
     for (size_t i = 0; i < ARRAY_SIZE(rates_mibs); i++)
         add_pair(table, "live", WS_MIB, rates_mibs[i], LIVE);

@@ -182,7 +182,7 @@ static int run_guests(struct bench *bench, const char *row, struct guest *guests
     struct mode modes[GUESTS * COMMANDS_MAX];
     size_t mode_count = 0;
     char store[PATH_BYTES];
-    const struct rounds rounds = {.samples = 100, .quick_samples = 10, .quick_s = 3};
+    const struct rounds rounds = {.samples = 100, .quick_samples = 10, .quick_s = 2};
     int r = scratch_path(bench, "store", store, sizeof(store), error);
     for (size_t i = 0; i < count && r == 0; i++) {
         mode_count += add_thaw(bench, &guests[i], store, &modes[mode_count]);
