@@ -54,15 +54,18 @@ int file_header_probe(const uint8_t *bytes, size_t count, const char *name,
     while (kind < FILE_KINDS && kinds[kind].magic != header.magic)
         kind++;
     if (kind == FILE_KINDS)
-        return error_set(error, THAW_ECORRUPT, "'%s' is not a snapshot file of thaw", name);
+        return error_set(error, THAW_ECORRUPT,
+            "'%s' is damaged at offset 0, or not a snapshot file of thaw", name);
     if (header.header_bytes < FILE_HEADER_BYTES || header.header_bytes > FILE_HEADER_BYTES_MAX ||
         header.header_bytes % 8 != 0 || header.header_bytes > count)
-        return error_set(error, THAW_ECORRUPT, "%s '%s' is damaged: its header has %u bytes",
-            kinds[kind].name, name, header.header_bytes);
+        return error_set(error, THAW_ECORRUPT,
+            "%s '%s' is damaged at offset 0: its header has %u bytes", kinds[kind].name, name,
+            header.header_bytes);
     size_t checked = header.header_bytes - FILE_HEADER_CHECKSUM_BYTES;
     if (check_64(bytes, checked) != wire_load_u64(bytes + checked))
         return error_set(error, THAW_ECORRUPT,
-            "%s '%s' is damaged: its header does not match its checksum", kinds[kind].name, name);
+            "%s '%s' is damaged from offset 0 to %zu: its header does not match its checksum",
+            kinds[kind].name, name, (size_t)header.header_bytes);
     *ret_kind = (enum file_kind)kind;
     *ret = header;
     return 0;

@@ -42,9 +42,11 @@ static int read_at(const struct pack_reader *reader, void *dst, size_t count, ui
     return 0;
 }
 
-static int damaged(const struct pack_reader *reader, struct thaw_error *error, const char *what)
+static int damaged(
+    const struct pack_reader *reader, uint64_t file_off, const char *what, struct thaw_error *error)
 {
-    return error_set(error, THAW_ECORRUPT, "pack '%s' is damaged: %s", reader->name, what);
+    return error_set(error, THAW_ECORRUPT, "pack '%s' is damaged at offset %llu: %s", reader->name,
+        (unsigned long long)file_off, what);
 }
 
 static int read_header(
@@ -71,9 +73,9 @@ static int read_header(
             "pack '%s' has pages of 2^%u bytes; this version of thaw reads 2^%u", reader->name,
             header.page_shift, FORMAT_PAGE_SHIFT);
     if (header.frame_pages < 1 || header.frame_pages > FRAME_PAGES_MAX)
-        return damaged(reader, error, "the number of pages in a frame is out of bounds");
+        return damaged(reader, 0, "the number of pages in a frame is out of bounds", error);
     if (id && !wire_b16_equal(id, &header.id))
-        return damaged(reader, error, "it is another pack than the one that belongs here");
+        return damaged(reader, 0, "it is another pack than the one that belongs here", error);
     reader->id = header.id;
     reader->frame_pages = header.frame_pages;
     reader->frames_off = header.header_bytes;
@@ -87,9 +89,11 @@ static int check_counts(const struct pack_reader *reader, struct thaw_error *err
     if (slots > PACK_PAGES_MAX || reader->table_off < reader->frames_off ||
         reader->table_off > room ||
         frames * FRAME_ENTRY_BYTES + slots * SLOT_BYTES != room - reader->table_off)
-        return damaged(reader, error, "its tables do not fit the file");
+        return damaged(reader, reader->file_bytes - PACK_FOOTER_BYTES,
+            "its tables do not fit the file", error);
     if (frames != (slots + reader->frame_pages - 1) / reader->frame_pages)
-        return damaged(reader, error, "its numbers of frames and pages contradict each other");
+        return damaged(reader, reader->file_bytes - PACK_FOOTER_BYTES,
+            "its numbers of frames and pages contradict each other", error);
     return 0;
 }
 
@@ -97,7 +101,7 @@ static int read_footer(
     struct pack_reader *reader, struct wire_b16 *ret_table_check, struct thaw_error *error)
 {
     if (reader->file_bytes < reader->frames_off + PACK_FOOTER_BYTES)
-        return damaged(reader, error, "it was not completed, or is cut short");
+        return damaged(reader, reader->file_bytes, "it was not completed, or is cut short", error);
     uint8_t bytes[PACK_FOOTER_BYTES];
     int r = read_at(reader, bytes, sizeof(bytes), reader->file_bytes - sizeof(bytes), error);
     if (r < 0)
@@ -105,11 +109,14 @@ static int read_footer(
     struct pack_footer footer;
     pack_footer_decode(&footer, bytes);
     if (footer.magic != FORMAT_MAGIC_FOOTER)
-        return damaged(reader, error, "it was not completed, or is cut short");
+        return damaged(reader, reader->file_bytes - PACK_FOOTER_BYTES,
+            "it was not completed, or is cut short", error);
     if (footer.checksum != check_64(bytes, PACK_FOOTER_CHECKED_BYTES))
-        return damaged(reader, error, "its footer does not match its checksum");
+        return damaged(reader, reader->file_bytes - PACK_FOOTER_BYTES,
+            "its footer does not match its checksum", error);
     if (!wire_b16_equal(&footer.pack_id, &reader->id))
-        return damaged(reader, error, "header and footer are of different packs");
+        return damaged(reader, reader->file_bytes - PACK_FOOTER_BYTES,
+            "header and footer are of different packs", error);
     reader->table_off = footer.table_off;
     reader->frame_count = footer.frame_count;
     reader->slot_count = footer.slot_count;
@@ -154,7 +161,7 @@ static int read_tables(
     struct wire_b16 check =
         check_128(reader->id.bytes, sizeof(reader->id.bytes), reader->tables, count);
     if (!wire_b16_equal(&check, table_check))
-        return damaged(reader, error, "its tables do not match their check");
+        return damaged(reader, reader->table_off, "its tables do not match their check", error);
 
     uint64_t file_off = reader->frames_off;
     for (uint64_t frame = 0; frame < reader->frame_count; frame++) {
@@ -162,11 +169,12 @@ static int read_tables(
         frame_entry_decode(&entry, reader->tables + frame * FRAME_ENTRY_BYTES);
         const char *fault = entry_fault(reader, frame, file_off, &entry);
         if (fault)
-            return damaged(reader, error, fault);
+            return damaged(reader, reader->table_off + frame * FRAME_ENTRY_BYTES, fault, error);
         file_off += entry.stored_bytes;
     }
     if (file_off != reader->table_off)
-        return damaged(reader, error, "there is something between its frames and its tables");
+        return damaged(
+            reader, file_off, "there is something between its frames and its tables", error);
     return 0;
 }
 
