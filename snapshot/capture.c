@@ -4,17 +4,10 @@
 #include "capture_memory.h"
 #include "options.h"
 #include "rewrite.h"
+#include "timing.h"
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <time.h>
-
-static uint64_t now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 int capture_random_id(struct wire_b16 *ret, struct thaw_error *error)
 {
@@ -68,7 +61,7 @@ static int capture_held(struct capture *capture, struct thaw_error *error)
 static int capture_instant(struct capture *capture, struct thaw_error *error)
 {
     bool was_running = false;
-    uint64_t start = now_ns();
+    uint64_t start = timing_now_ns();
     int r = vm_hold(capture->vm, &was_running, error);
     if (r < 0)
         return r;
@@ -77,7 +70,7 @@ static int capture_instant(struct capture *capture, struct thaw_error *error)
     vm_release(capture->vm, was_running && (r < 0 || !kill));
     capture->kept_from_running = r == 0 && was_running && kill;
     if (was_running)
-        capture->result.pause_ns = now_ns() - start;
+        capture->result.pause_ns = timing_now_ns() - start;
     return r;
 }
 
@@ -182,7 +175,7 @@ static void give_up(struct capture *capture, const char *why)
 static int run(struct thaw_job *job, void *data, struct thaw_error *error)
 {
     struct capture *capture = data;
-    uint64_t start = now_ns();
+    uint64_t start = timing_now_ns();
     int r = make_overlays(capture, error);
     if (r == 0)
         r = write_pack(capture, job, error);
@@ -203,7 +196,7 @@ static int run(struct thaw_job *job, void *data, struct thaw_error *error)
     pthread_mutex_lock(&capture->vm->api_lock);
     capture->lineage->busy = false;
     pthread_mutex_unlock(&capture->vm->api_lock);
-    capture->result.total_ns = now_ns() - start;
+    capture->result.total_ns = timing_now_ns() - start;
     return r;
 }
 

@@ -4,6 +4,7 @@
 // had is passed over. Does not know where the recording came from.
 
 #include "image_internal.h"
+#include "timing.h"
 #include <poll.h>
 #include <string.h>
 #include <sys/sysinfo.h>
@@ -39,13 +40,6 @@ struct prefetch {
     pthread_t threads[THREADS_MAX]; /* joined at the end */
     unsigned thread_count;
 };
-
-static uint64_t now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 void image_give_way(const struct image *image)
 {
@@ -176,7 +170,7 @@ static void finish(struct prefetch *prefetch)
 {
     pthread_mutex_lock(&prefetch->lock);
     if (--prefetch->running == 0) {
-        atomic_store(&prefetch->ns, now_ns() - prefetch->start_ns);
+        atomic_store(&prefetch->ns, timing_now_ns() - prefetch->start_ns);
         pthread_cond_broadcast(&prefetch->done);
     }
     pthread_mutex_unlock(&prefetch->lock);
@@ -229,7 +223,7 @@ struct prefetch *image_prefetch_start(struct pack_reader *hot)
         return NULL;
     }
     prefetch->hot = hot;
-    prefetch->start_ns = now_ns();
+    prefetch->start_ns = timing_now_ns();
     pthread_mutex_init(&prefetch->lock, NULL);
     pthread_cond_init(&prefetch->given, NULL);
     pthread_cond_init(&prefetch->done, NULL);
@@ -279,10 +273,10 @@ bool image_prefetch_await(struct image *image)
 
 void image_prefetch_wait(struct image *image)
 {
-    uint64_t start_ns = now_ns();
+    uint64_t start_ns = timing_now_ns();
     if (!image_prefetch_await(image))
         return;
-    uint64_t ns = now_ns() - start_ns, most = atomic_load(&image->prefetch->wait_ns);
+    uint64_t ns = timing_now_ns() - start_ns, most = atomic_load(&image->prefetch->wait_ns);
     while (ns > most && !atomic_compare_exchange_weak(&image->prefetch->wait_ns, &most, ns))
         ;
 }

@@ -3,6 +3,7 @@
 
 #include "job.h"
 #include "thread.h"
+#include "timing.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -26,13 +27,6 @@ struct thaw_job {
     struct thaw_error error;
     int result;
 };
-
-static uint64_t now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 static void notify(const struct thaw_job *job)
 {
@@ -101,7 +95,7 @@ void job_phase(struct thaw_job *job, const char *phase, uint64_t total_bytes)
 
 void job_advance(struct thaw_job *job, uint64_t bytes)
 {
-    uint64_t now = now_ns();
+    uint64_t now = timing_now_ns();
     pthread_mutex_lock(&job->lock);
     job->done_bytes += bytes;
     bool tell = now - job->notified_ns >= NOTIFY_INTERVAL_NS;
@@ -155,7 +149,7 @@ void thaw_job_cancel(thaw_job *job)
 
 static struct timespec deadline_after(int timeout_ms)
 {
-    uint64_t when = now_ns() + (uint64_t)timeout_ms * 1000000u;
+    uint64_t when = timing_now_ns() + (uint64_t)timeout_ms * 1000000u;
     return (struct timespec){
         .tv_sec = (time_t)(when / 1000000000u), .tv_nsec = (long)(when % 1000000000u)};
 }

@@ -2,6 +2,7 @@
 // Finds out what this host offers, by trying each thing. Changes nothing and decides nothing.
 
 #include "kvm.h"
+#include "timing.h"
 #include <fcntl.h>
 #include <inttypes.h>
 #include <liburing.h>
@@ -14,7 +15,6 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <thaw/host.h>
-#include <time.h>
 
 #ifndef USERFAULTFD_IOC_NEW /* Linux 6.1 */
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
@@ -50,13 +50,6 @@ static void add(struct thaw_host_report *report, const char *name, enum thaw_che
         report->out_of_memory = true;
     else
         report->checks[report->count++] = (struct thaw_host_check){name, status, found, effect};
-}
-
-static uint64_t now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 #define SPEED_LOOPS 2000u
@@ -104,10 +97,10 @@ static int time_vcpu(const struct kvm *kvm, int vm_fd, uint64_t *ret_ns)
     int r = start_in_real_mode(vcpu_fd);
     if (r == 0)
         r = run_to_exit(vcpu_fd, run);
-    uint64_t start = now_ns();
+    uint64_t start = timing_now_ns();
     if (r == 0)
         r = run_to_exit(vcpu_fd, run);
-    uint64_t ns = now_ns() - start;
+    uint64_t ns = timing_now_ns() - start;
     munmap(run, kvm->run_bytes);
     if (r == 0)
         *ret_ns = ns;

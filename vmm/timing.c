@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tells when a VM's restore came how far. What the steps are is known to those who do them.
+// The clock, and when a VM's restore came how far. What the steps are is known to those who do
+// them.
 
 #include "timing.h"
 #include "vm.h"

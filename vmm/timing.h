@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* When the steps of a restore were done, on CLOCK_MONOTONIC; 0: not, or not yet. */
+/* The clock that all durations and deadlines are by, and when the steps of a restore were done. */
 #ifndef VMM_TIMING_H
 #define VMM_TIMING_H
 
 #include <stdint.h>
 
+/* 0: not, or not yet. */
 struct timing {
     uint64_t request_ns;
     uint64_t opened_ns;
@@ -13,6 +14,7 @@ struct timing {
     uint64_t state_ns;
 };
 
+/* CLOCK_MONOTONIC. */
 uint64_t timing_now_ns(void);
 
 #endif
