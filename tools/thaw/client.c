@@ -138,7 +138,7 @@ static ssize_t receive_with_fd(int socket_fd, char *buf, size_t bytes, int *ret_
     struct msghdr message = {.msg_iov = &part,
         .msg_iovlen = 1,
         .msg_control = &control,
-        .msg_controllen = sizeof(control)};
+        .msg_controllen = CMSG_LEN(sizeof(int))}; /* more than one are closed by the kernel */
     ssize_t n = recvmsg(socket_fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     const struct cmsghdr *header = n < 0 ? NULL : CMSG_FIRSTHDR(&message);
 
