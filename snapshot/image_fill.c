@@ -269,19 +269,11 @@ static bool read_chunk(
         scratch->stored = malloc(FILL_READ_BYTES);
     if (!scratch->stored)
         return false;
-    int fd = pack_reader_fd(image->packs[chunk->pack].reader);
-    size_t done = 0;
-    while (done < chunk->stored_bytes) {
-        ssize_t n = pread(fd, scratch->stored + done, chunk->stored_bytes - done,
-            (off_t)(chunk->file_off + done));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        done += (size_t)n;
-    }
-    posix_fadvise(
-        fd, (off_t)(chunk->file_off + done), (off_t)FILL_AHEAD_BYTES, POSIX_FADV_WILLNEED);
+    const struct pack_reader *reader = image->packs[chunk->pack].reader;
+    if (pack_reader_read(reader, scratch->stored, chunk->stored_bytes, chunk->file_off, NULL) < 0)
+        return false;
+    posix_fadvise(pack_reader_fd(reader), (off_t)(chunk->file_off + chunk->stored_bytes),
+        (off_t)FILL_AHEAD_BYTES, POSIX_FADV_WILLNEED);
     return true;
 }
 

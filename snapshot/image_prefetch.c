@@ -113,21 +113,6 @@ static bool take_piece(struct prefetch *prefetch, struct piece *ret)
     return ret->count > 0;
 }
 
-static bool read_piece(const struct prefetch *prefetch, const struct piece *piece, uint8_t *stored)
-{
-    int fd = pack_reader_fd(prefetch->hot);
-    for (size_t done = 0; done < piece->stored_bytes;) {
-        ssize_t n =
-            pread(fd, stored + done, piece->stored_bytes - done, (off_t)(piece->file_off + done));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        done += (size_t)n;
-    }
-    return true;
-}
-
 /* Reading may begin before there is an image to put the pages into. NULL: there won't be one. */
 static struct image *await_image(struct prefetch *prefetch)
 {
@@ -182,7 +167,8 @@ static void *prefetch_thread(void *arg)
     struct frame_scratch scratch = {0};
     uint8_t *stored = malloc(READ_BYTES);
     struct piece piece;
-    while (stored && take_piece(prefetch, &piece) && read_piece(prefetch, &piece, stored) &&
+    while (stored && take_piece(prefetch, &piece) &&
+           pack_reader_read(prefetch->hot, stored, piece.stored_bytes, piece.file_off, NULL) == 0 &&
            use_piece(prefetch, &piece, stored, &scratch) == 0)
         ;
     frame_scratch_fini(&scratch);

@@ -106,6 +106,10 @@ int pack_decode_frame(const struct pack_reader *reader, uint64_t frame, const ui
 /* The file, borrowed, for callers that read by their own means. */
 int pack_reader_fd(const struct pack_reader *reader);
 
+/* Reads exactly `count` bytes of the file; an end of file before that is damage. Any thread. */
+int pack_reader_read(const struct pack_reader *reader, void *dst, size_t count, uint64_t file_off,
+    struct thaw_error *error);
+
 /* Reads and checks every frame. */
 int pack_verify(const struct pack_reader *reader, struct thaw_error *error);
 

@@ -20,8 +20,7 @@ struct pack_reader {
     uint8_t *tables; /* as in the file: frame table, slot table */
 };
 
-/* Reads exactly `count` bytes; an end of file before that is damage. */
-static int read_at(const struct pack_reader *reader, void *dst, size_t count, uint64_t file_off,
+int pack_reader_read(const struct pack_reader *reader, void *dst, size_t count, uint64_t file_off,
     struct thaw_error *error)
 {
     uint8_t *at = dst;
@@ -61,7 +60,7 @@ static int read_header(
 
     uint8_t bytes[FILE_HEADER_BYTES_MAX];
     size_t count = (size_t)MIN(reader->file_bytes, sizeof(bytes));
-    int r = read_at(reader, bytes, count, 0, error);
+    int r = pack_reader_read(reader, bytes, count, 0, error);
     if (r < 0)
         return r;
     struct file_header header;
@@ -103,7 +102,8 @@ static int read_footer(
     if (reader->file_bytes < reader->frames_off + PACK_FOOTER_BYTES)
         return damaged(reader, reader->file_bytes, "it was not completed, or is cut short", error);
     uint8_t bytes[PACK_FOOTER_BYTES];
-    int r = read_at(reader, bytes, sizeof(bytes), reader->file_bytes - sizeof(bytes), error);
+    int r =
+        pack_reader_read(reader, bytes, sizeof(bytes), reader->file_bytes - sizeof(bytes), error);
     if (r < 0)
         return r;
     struct pack_footer footer;
@@ -154,7 +154,7 @@ static int read_tables(
     reader->tables = malloc(MAX(count, (size_t)1));
     if (!reader->tables)
         return error_errno(error, ENOMEM, "reading the tables of pack '%s'", reader->name);
-    int r = read_at(reader, reader->tables, count, reader->table_off, error);
+    int r = pack_reader_read(reader, reader->tables, count, reader->table_off, error);
     if (r < 0)
         return r;
 
@@ -318,7 +318,7 @@ int pack_read_frame(const struct pack_reader *reader, uint64_t frame, struct fra
     struct frame_entry entry;
     pack_reader_entry(reader, frame, &entry);
     uint8_t *stored = entry.codec == FRAME_CODEC_RAW ? scratch->pages : scratch->stored;
-    r = read_at(reader, stored, entry.stored_bytes, entry.file_off, error);
+    r = pack_reader_read(reader, stored, entry.stored_bytes, entry.file_off, error);
     if (r < 0)
         return r;
     return decode(reader, frame, &entry, stored, scratch, error);
