@@ -2,12 +2,14 @@
 // Remembers which snapshots a VM came from and became. Takes and restores none.
 
 #include "lineage.h"
+#include "image.h"
+#include <thaw/image.h>
 
 static void lineage_free(void *data)
 {
     struct lineage *lineage = data;
-    if (lineage->memory)
-        lineage->memory_free(lineage->memory);
+    image_detach(lineage->clone);
+    thaw_image_close(lineage->image);
     contents_unref(lineage->base);
     contents_unref(lineage->origin);
     free(lineage->metadata);

@@ -9,7 +9,8 @@
 #include "contents.h"
 #include "vm.h"
 
-struct image;
+struct image_clone;
+struct thaw_image;
 
 struct lineage {
     bool busy; /* a snapshot is being taken; guarded by the VM's api_lock */
@@ -21,10 +22,9 @@ struct lineage {
     /* Per disk, the layer above which is what changed since the base; NULL: all overlays. */
     struct disk_layer *base_layer[THAW_DISKS_MAX];
     struct disk_layer *origin_layer[THAW_DISKS_MAX];
-    struct thaw_image *image; /* what the clone's memory is of, borrowed from `memory`; or NULL */
-    /* What gives the clone its memory, if there is anything; freed first. */
-    void *memory;
-    void (*memory_free)(void *memory);
+    /* What gives a clone its memory, freed first; NULL: the VM was booted. */
+    struct thaw_image *image;
+    struct image_clone *clone;
 };
 
 /* The VM's lineage, made if it has none. NULL: no memory. The caller holds the VM's api_lock. */

@@ -3,14 +3,13 @@
 // elsewhere.
 
 #include "lineage.h"
+#include "opened.h"
 #include "options.h"
-#include "restore.h"
 #include <thaw/snapshot.h>
 
 struct reset {
     struct thaw_vm *vm;
     struct lineage *lineage;
-    const struct thaw_image *image;
     enum vm_clock_policy policy;
     struct timing timing;
     struct disk_overlay *overlays[THAW_DISKS_MAX]; /* to be used; NULL: none is needed */
@@ -20,11 +19,9 @@ static int find_origin(struct reset *reset, struct thaw_error *error)
 {
     struct thaw_vm *vm = reset->vm;
     reset->lineage = vm->attachment.data;
-    if (!reset->lineage || !reset->lineage->memory)
+    if (!reset->lineage || !reset->lineage->image)
         return error_set(error, THAW_ESTATE,
             "VM %s was not restored from a snapshot that it could be reset to", vm->name);
-    const struct clone_memory *memory = reset->lineage->memory;
-    reset->image = memory->image;
     if (reset->lineage->busy)
         return error_set(error, -EBUSY, "a snapshot of VM %s is being taken just now", vm->name);
     if (!vm->env->kvm.walks_page_tables)
@@ -39,7 +36,7 @@ static int find_origin(struct reset *reset, struct thaw_error *error)
 static int prepare(struct reset *reset, struct thaw_error *error)
 {
     const struct machine *machine = &reset->vm->machine;
-    int r = image_check(reset->image->ram, error);
+    int r = image_check(reset->lineage->image->ram, error);
     for (unsigned i = 0; i < machine->disk_count && r == 0; i++) {
         const struct disk *disk = blk_disk(machine->disks[i].blk);
         if (disk_is_read_only(disk) || disk_is_unwritten(disk, reset->lineage->origin_layer[i]))
@@ -66,14 +63,13 @@ static void put_disks_back(struct reset *reset)
 static int put_back(struct reset *reset, struct thaw_error *error)
 {
     struct thaw_vm *vm = reset->vm;
-    const struct clone_memory *memory = reset->lineage->memory;
-    int r = image_reset(memory->clone, error);
+    int r = image_reset(reset->lineage->clone, error);
     if (r < 0)
         return r;
     reset->timing.memory_ns = timing_now_ns();
     mem_forget_dirty(&vm->mem);
     put_disks_back(reset);
-    r = vm_state_reset(vm, reset->image->state, reset->policy, error);
+    r = vm_state_reset(vm, reset->lineage->image->state, reset->policy, error);
     reset->timing.state_ns = timing_now_ns();
     return r;
 }

@@ -2,9 +2,9 @@
 // Makes a VM from an opened snapshot: the order of it. Memory, disks and state are each
 // elsewhere's.
 
-#include "restore.h"
 #include "disk_source.h"
 #include "lineage.h"
+#include "opened.h"
 #include "options.h"
 #include "pool.h"
 #include "working_set.h"
@@ -28,14 +28,6 @@ struct base_override {
 
 /* --- Memory ----------------------------------------------------------------------------------- */
 
-static void free_memory(void *data)
-{
-    struct clone_memory *memory = data;
-    image_detach(memory->clone);
-    thaw_image_close(memory->image);
-    free(memory);
-}
-
 static void on_bad_memory(void *data, const char *detail)
 {
     vm_fail(data, THAW_REASON_MEMORY, detail);
@@ -44,14 +36,8 @@ static void on_bad_memory(void *data, const char *detail)
 static int attach_image(
     struct restore *restore, struct thaw_vm *vm, struct lineage *lineage, struct thaw_error *error)
 {
-    struct clone_memory *memory = calloc(1, sizeof(*memory));
-    if (!memory)
-        return error_errno(error, ENOMEM, "restoring memory");
-    memory->image = opened_ref(restore->image);
-    lineage->memory = memory;
-    lineage->memory_free = free_memory;
-    lineage->image = memory->image;
-    return image_attach(restore->image->ram, &vm->mem, on_bad_memory, vm, &memory->clone, error);
+    lineage->image = opened_ref(restore->image);
+    return image_attach(restore->image->ram, &vm->mem, on_bad_memory, vm, &lineage->clone, error);
 }
 
 static int inherit(struct restore *restore, struct lineage *lineage, struct thaw_error *error)
@@ -80,10 +66,10 @@ int thaw_vm_memory_fd(thaw_vm *vm, struct thaw_error *error)
 {
     pthread_mutex_lock(&vm->api_lock);
     const struct lineage *lineage = vm->attachment.data;
-    const struct clone_memory *memory = lineage ? lineage->memory : NULL;
+    const struct thaw_image *image = lineage ? lineage->image : NULL;
     pthread_mutex_unlock(&vm->api_lock);
-    return memory ? image_fd(memory->image->ram, error)
-                  : error_set(error, THAW_ESTATE, "VM %s was not restored", vm->name);
+    return image ? image_fd(image->ram, error)
+                 : error_set(error, THAW_ESTATE, "VM %s was not restored", vm->name);
 }
 
 /* --- Disks ------------------------------------------------------------------------------------ */
