@@ -3,6 +3,7 @@
 // into a pack and replaced by a view of the image before their first instruction.
 #include "guest.h"
 #include "image_internal.h"
+#include "slow_reads.h"
 #include "unit/ram_snapshot.h"
 #include "vm.h"
 #include <criterion/criterion.h>
@@ -15,19 +16,6 @@
 
 /* What breaks here often hangs. */
 TestSuite(image_guest, .timeout = 90);
-
-static atomic_int slow_reads_us;
-static atomic_int reads;
-
-ssize_t __real_pread(int fd, void *bytes, size_t count, off_t off);
-ssize_t __wrap_pread(int fd, void *bytes, size_t count, off_t off);
-ssize_t __wrap_pread(int fd, void *bytes, size_t count, off_t off)
-{
-    atomic_fetch_add(&reads, 1);
-    if (atomic_load(&slow_reads_us) > 0)
-        usleep((useconds_t)atomic_load(&slow_reads_us));
-    return __real_pread(fd, bytes, count, off);
-}
 
 struct thawed {
     struct guest guest;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "image_internal.h"
+#include "slow_reads.h"
 #include "unit/ram_snapshot.h"
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -14,25 +15,6 @@
 
 /* What breaks here often hangs. */
 TestSuite(image, .timeout = 60);
-
-/* Reads of packs made slow or impossible to order: the linker sends the library's calls here. */
-static atomic_int slow_reads_us;
-static atomic_bool no_reads;
-static atomic_int reads;
-
-ssize_t __real_pread(int fd, void *bytes, size_t count, off_t off);
-ssize_t __wrap_pread(int fd, void *bytes, size_t count, off_t off);
-ssize_t __wrap_pread(int fd, void *bytes, size_t count, off_t off)
-{
-    atomic_fetch_add(&reads, 1);
-    if (atomic_load(&slow_reads_us) > 0)
-        usleep((useconds_t)atomic_load(&slow_reads_us));
-    if (atomic_load(&no_reads)) {
-        errno = EIO;
-        return -1;
-    }
-    return __real_pread(fd, bytes, count, off);
-}
 
 /* --- RAM, images and clones ------------------------------------------------------------------- */
 
