@@ -34,14 +34,15 @@ skip() { # NAME WHY
     echo "ok $number - $1 # SKIP $2"
 }
 
-# Tests that a command succeeds.
+# Tests that a command succeeds. Its output goes to files that no test writes to by itself, for a
+# test may have another command running meanwhile.
 check() { # NAME COMMAND...
     name=$1
     shift
-    if "$@" >"$work/out" 2>"$work/err"; then
+    if "$@" >"$work/checked.out" 2>"$work/checked.err"; then
         ok "$name"
     else
-        not_ok "$name" "status $? from: $*" "$(cat "$work/out" "$work/err")"
+        not_ok "$name" "status $? from: $*" "$(cat "$work/checked.out" "$work/checked.err")"
     fi
 }
 
@@ -62,15 +63,15 @@ refused() { # NAME STATUS TEXT COMMAND...
     text=$3
     shift 3
     found=0
-    timeout 20 "$@" >"$work/out" 2>"$work/err" </dev/null || found=$?
+    timeout 20 "$@" >"$work/checked.out" 2>"$work/checked.err" </dev/null || found=$?
     if [ "$found" != "$status" ]; then
-        not_ok "$name" "status $found, expected $status" "$(cat "$work/out" "$work/err")"
-    elif [ "$(wc -l <"$work/err")" != 1 ] || ! grep -q '^thaw: ' "$work/err"; then
-        not_ok "$name" "not one line that begins with 'thaw: '" "$(cat "$work/err")"
-    elif ! grep -qF -- "$text" "$work/err"; then
-        not_ok "$name" "expected: $text" "found:    $(cat "$work/err")"
-    elif [ -s "$work/out" ]; then
-        not_ok "$name" "stdout should be empty" "$(cat "$work/out")"
+        not_ok "$name" "status $found, expected $status" "$(cat "$work/checked.out" "$work/checked.err")"
+    elif [ "$(wc -l <"$work/checked.err")" != 1 ] || ! grep -q '^thaw: ' "$work/checked.err"; then
+        not_ok "$name" "not one line that begins with 'thaw: '" "$(cat "$work/checked.err")"
+    elif ! grep -qF -- "$text" "$work/checked.err"; then
+        not_ok "$name" "expected: $text" "found:    $(cat "$work/checked.err")"
+    elif [ -s "$work/checked.out" ]; then
+        not_ok "$name" "stdout should be empty" "$(cat "$work/checked.out")"
     else
         ok "$name"
     fi
