@@ -23,6 +23,7 @@
 struct thaw_pool {
     struct thaw_env *env;
     struct vm_shape shape;
+    struct fresh fresh;
     pthread_t maker, reaper;
     pthread_mutex_t lock;   /* guards all below */
     pthread_cond_t wanted;  /* for the maker */
@@ -62,6 +63,7 @@ static void free_pool(struct thaw_pool *pool)
     pthread_cond_destroy(&pool->wanted);
     pthread_mutex_destroy(&pool->lock);
     env_unref(pool->env);
+    fresh_fini(&pool->fresh);
     free(pool);
 }
 
@@ -102,13 +104,27 @@ static int wait_until_locked(struct thaw_pool *pool, pthread_cond_t *cond, uint6
     return pthread_cond_timedwait(cond, &pool->lock, &until);
 }
 
+static int make_shell(struct thaw_pool *pool, struct thaw_vm **ret, struct thaw_error *error)
+{
+    struct thaw_vm *vm;
+    int r = vm_new_shell(pool->env, "pool", &pool->shape, NULL, NULL, &vm, error);
+    if (r < 0)
+        return r;
+    r = vm_prepare_shell(vm, &pool->fresh, error);
+    if (r < 0)
+        vm_destroy(vm);
+    else
+        *ret = vm;
+    return r;
+}
+
 static void make_one_locked(struct thaw_pool *pool)
 {
     struct thaw_vm *vm = NULL;
     struct thaw_error error = {0};
     pool->first_taken_ns = 0;
     pthread_mutex_unlock(&pool->lock);
-    int r = vm_new_shell(pool->env, "pool", &pool->shape, NULL, NULL, &vm, &error);
+    int r = make_shell(pool, &vm, &error);
     pthread_mutex_lock(&pool->lock);
     pool->failure = r;
     pool->error = error;
@@ -245,7 +261,7 @@ int thaw_pool_new(thaw_env *env, const struct thaw_pool_options *options, thaw_p
     pthread_condattr_destroy(&attr);
     pthread_mutex_init(&pool->lock, NULL);
     /* The first is made here, so that a shape that cannot be is refused here. */
-    r = vm_new_shell(env, "pool", &pool->shape, NULL, NULL, &pool->ready, error);
+    r = make_shell(pool, &pool->ready, error);
     if (r == 0) {
         pool->ready_count = 1;
         r = start_threads(pool, error);

@@ -430,13 +430,15 @@ static int set_memory_type(int vcpu_fd, struct thaw_error *error)
     return 0;
 }
 
+int cpu_x86_set_firmware_state(int vcpu_fd, struct thaw_error *error)
+{
+    int r = set_lapic_pins(vcpu_fd, error);
+    return r < 0 ? r : set_memory_type(vcpu_fd, error);
+}
+
 int cpu_x86_set_boot_state(int vcpu_fd, const struct boot_entry *entry, struct thaw_error *error)
 {
     int r = set_segments(vcpu_fd, entry, error);
-    if (r == 0)
-        r = set_lapic_pins(vcpu_fd, error);
-    if (r == 0)
-        r = set_memory_type(vcpu_fd, error);
     if (r < 0)
         return r;
     struct kvm_regs regs = {.rip = entry->rip, .rsi = entry->rsi, .rflags = 2};

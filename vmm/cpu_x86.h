@@ -41,7 +41,12 @@ int cpu_x86_set_default(int vcpu_fd, const struct cpu_x86_cpuid *template, uint3
 bool cpu_x86_same(
     const struct cpu_x86_cpuid *one, const struct kvm_cpuid_entry2 *other, uint32_t count);
 
-/* Puts the boot processor at the kernel's entry: long mode, flat segments, interrupts off. */
+/* Gives the boot processor what firmware leaves behind: memory types and the local APIC's pins. Its
+ * CPUID is set. */
+int cpu_x86_set_firmware_state(int vcpu_fd, struct thaw_error *error);
+
+/* Puts a boot processor that has this at the kernel's entry: long mode, flat segments, interrupts
+ * off. */
 int cpu_x86_set_boot_state(int vcpu_fd, const struct boot_entry *entry, struct thaw_error *error);
 
 #endif

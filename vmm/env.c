@@ -134,6 +134,7 @@ void env_unref(struct thaw_env *env)
         close(env->userfaultfd_fd);
     pthread_mutex_destroy(&env->images_lock);
     pthread_mutex_destroy(&env->host_lock);
+    fresh_fini(&env->fresh);
     free(env->host);
     free(env->overlay_dir);
     free(env);

@@ -3,7 +3,7 @@
 #ifndef VMM_ENV_H
 #define VMM_ENV_H
 
-#include "kvm_state.h"
+#include "fresh.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <thaw/env.h>
@@ -28,6 +28,8 @@ struct thaw_env {
     pthread_mutex_t host_lock; /* guards host, and host_asked: host_thread is not joined yet */
     bool host_asked;
     atomic_uint tsc_khz; /* of a new vCPU; 0: not asked yet */
+    atomic_uint shells;  /* made so far */
+    struct fresh fresh;  /* what they have */
     uint64_t image_budget_bytes;
     pthread_mutex_t images_lock; /* guards images */
     void *images;                /* kept by whoever restores; freed last, by images_free */

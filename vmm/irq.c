@@ -19,8 +19,9 @@ int irq_create_chips(int vm_fd, struct thaw_error *error)
 
 void irq_line_sync(struct irq_line *line)
 {
-    if (line->vm_fd < 0)
+    if (line->vm_fd < 0 || (!line->level && !line->told))
         return;
+    line->told = line->level;
     struct kvm_irq_level level = {.irq = line->gsi, .level = line->level};
     /* Fails only for a line or VM that does not exist, which construction has ruled out. */
     (void)ioctl(line->vm_fd, KVM_IRQ_LINE, &level);

@@ -12,13 +12,15 @@ int irq_create_chips(int vm_fd, struct thaw_error *error);
 struct irq_line {
     int vm_fd; /* -1: the level is only remembered (unit tests) */
     uint32_t gsi;
-    bool level; /* what KVM was told last */
+    bool level;
+    bool told; /* what KVM was told last; of a new VM all lines are low */
 };
 
 /* Drives the line; does nothing if it has that level already. */
 void irq_line_set(struct irq_line *line, bool level);
 
-/* Tells KVM the level again, whatever it was told before: after the controllers were restored. */
+/* Tells KVM the level, after the controllers were restored. A line that is low as it always was is
+ * in their state. */
 void irq_line_sync(struct irq_line *line);
 
 #endif

@@ -12,7 +12,7 @@
 //   PIT, PICs, IOAPIC  after the vCPUs
 // Guest memory is collected after all that: KVM and devices may write to it until then.
 //
-// Restoring, into vCPUs that never ran.
+// Restoring, into vCPUs that never ran. What such a vCPU is known to have already is not set.
 //   CPUID         first: it decides which registers and MSRs exist, and XSAVE's layout. A new vCPU
 //                 has this host's, which most snapshots want
 //   TSC_KHZ       before anything that is measured in TSC ticks, and only if it differs
@@ -39,8 +39,7 @@
 //
 // Device interrupt lines are driven again after that, or the controllers' state would undo them.
 
-#include "kvm_state.h"
-#include <inttypes.h>
+#include "kvm_msrs.h"
 #include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
@@ -50,8 +49,6 @@
 #define LAPIC_LVT_TIMER   0x320u
 #define LAPIC_DEADLINE    0x40000u /* the timer's mode, in its LVT */
 #define LAPIC_TIMER_COUNT 0x380u
-#define MSR_TSC           0x10u
-#define MSR_TSC_DEADLINE  0x6e0u
 #define TSC_TOLERANCE_PPM 250u
 
 /* Where the guest keeps a clock, and whether it does, in bit 0
@@ -59,38 +56,6 @@
  */
 #define MSR_KVMCLOCK_OLD 0x12u
 #define MSR_KVMCLOCK     0x4b564d01u
-
-/* Not in KVM's list, but state: memory types (SDM volume 3, 12.11). */
-static const uint32_t more_msrs[] = {
-    0x200,
-    0x201,
-    0x202,
-    0x203,
-    0x204,
-    0x205,
-    0x206,
-    0x207,
-    0x208,
-    0x209,
-    0x20a,
-    0x20b,
-    0x20c,
-    0x20d,
-    0x20e,
-    0x20f,
-    0x250,
-    0x258,
-    0x259,
-    0x268,
-    0x269,
-    0x26a,
-    0x26b,
-    0x26c,
-    0x26d,
-    0x26e,
-    0x26f,
-    0x2ff,
-};
 
 uint64_t host_tsc(void)
 {
@@ -100,101 +65,6 @@ uint64_t host_tsc(void)
 static int failed(const char *what, struct thaw_error *error)
 {
     return error_errno(error, errno, "%s", what);
-}
-
-/* --- MSRs ------------------------------------------------------------------------------------- */
-
-static void list_add(struct msr_list *list, uint32_t index)
-{
-    for (uint32_t i = 0; i < list->count; i++)
-        if (list->indices[i] == index)
-            return;
-    if (list->count < VCPU_STATE_MSRS_MAX)
-        list->indices[list->count++] = index;
-}
-
-int msr_list_read(const struct kvm *kvm, struct msr_list *ret, struct thaw_error *error)
-{
-    struct {
-        struct kvm_msr_list head;
-        uint32_t indices[VCPU_STATE_MSRS_MAX];
-    } *all _cleanup_free_ = calloc(1, sizeof(*all));
-    if (!all)
-        return error_errno(error, ENOMEM, "allocating the list of MSRs");
-    all->head.nmsrs = VCPU_STATE_MSRS_MAX - ARRAY_SIZE(more_msrs);
-    if (ioctl(kvm->fd, KVM_GET_MSR_INDEX_LIST, all) < 0)
-        return failed("asking KVM which MSRs make up a vCPU's state", error);
-
-    *ret = (struct msr_list){0};
-    for (uint32_t i = 0; i < all->head.nmsrs; i++)
-        if (all->indices[i] != MSR_TSC && all->indices[i] != MSR_TSC_DEADLINE)
-            list_add(ret, all->indices[i]);
-    for (size_t i = 0; i < ARRAY_SIZE(more_msrs); i++)
-        list_add(ret, more_msrs[i]);
-    list_add(ret, MSR_TSC_DEADLINE); /* last */
-    return 0;
-}
-
-struct msr_batch {
-    struct kvm_msrs head;
-    struct kvm_msr_entry entries[VCPU_STATE_MSRS_MAX];
-};
-
-/* KVM reads up to the first MSR that this vCPU does not have; that one is left out, and the rest
- * tried again. */
-static int save_msrs(
-    int vcpu_fd, const struct msr_list *list, struct vcpu_state *ret, struct thaw_error *error)
-{
-    struct msr_batch *batch _cleanup_free_ = calloc(1, sizeof(*batch));
-    if (!batch)
-        return error_errno(error, ENOMEM, "allocating room for MSRs");
-    ret->msr_count = 0;
-    for (uint32_t at = 0; at < list->count;) {
-        batch->head.nmsrs = list->count - at;
-        for (uint32_t i = 0; i < batch->head.nmsrs; i++)
-            batch->entries[i].index = list->indices[at + i];
-        int got = ioctl(vcpu_fd, KVM_GET_MSRS, batch);
-        if (got < 0)
-            return failed("reading a vCPU's MSRs", error);
-        memcpy(&ret->msrs[ret->msr_count], batch->entries, (size_t)got * sizeof(ret->msrs[0]));
-        ret->msr_count += (uint32_t)got;
-        at += (uint32_t)got + 1;
-    }
-    return 0;
-}
-
-/* Some MSRs are readable but not writable, on some hosts. That is no loss if the vCPU has the
- * wanted value anyway. */
-static bool msr_has_value(int vcpu_fd, const struct kvm_msr_entry *wanted)
-{
-    struct {
-        struct kvm_msrs head;
-        struct kvm_msr_entry entry;
-    } one = {.head.nmsrs = 1, .entry.index = wanted->index};
-    return ioctl(vcpu_fd, KVM_GET_MSRS, &one) == 1 && one.entry.data == wanted->data;
-}
-
-static int restore_msrs(int vcpu_fd, const struct vcpu_state *state, struct thaw_error *error)
-{
-    struct msr_batch *batch _cleanup_free_ = calloc(1, sizeof(*batch));
-    if (!batch)
-        return error_errno(error, ENOMEM, "allocating room for MSRs");
-    for (uint32_t at = 0; at < state->msr_count;) {
-        batch->head.nmsrs = state->msr_count - at;
-        memcpy(batch->entries, &state->msrs[at], batch->head.nmsrs * sizeof(batch->entries[0]));
-        int set = ioctl(vcpu_fd, KVM_SET_MSRS, batch);
-        if (set < 0)
-            return failed("setting a vCPU's MSRs", error);
-        at += (uint32_t)set;
-        if (at == state->msr_count)
-            break;
-        if (!msr_has_value(vcpu_fd, &state->msrs[at]))
-            return error_set(error, THAW_EHOST,
-                "this host's KVM does not take MSR 0x%x with value 0x%" PRIx64,
-                state->msrs[at].index, (uint64_t)state->msrs[at].data);
-        at++;
-    }
-    return 0;
 }
 
 /* --- Time ------------------------------------------------------------------------------------- */
@@ -359,11 +229,8 @@ static int save_cpuid(int vcpu_fd, struct vcpu_state *ret, struct thaw_error *er
     return 0;
 }
 
-static int restore_cpuid(int vcpu_fd, const struct vcpu_fresh *fresh,
-    const struct vcpu_state *state, struct thaw_error *error)
+static int set_cpuid(int vcpu_fd, const struct vcpu_state *state, struct thaw_error *error)
 {
-    if (cpu_x86_same(fresh->cpuid, state->cpuid, state->cpuid_count))
-        return 0;
     struct cpu_x86_cpuid *cpuid _cleanup_free_ = calloc(1, sizeof(*cpuid));
     if (!cpuid)
         return error_errno(error, ENOMEM, "allocating CPUID tables");
@@ -377,13 +244,14 @@ static int restore_cpuid(int vcpu_fd, const struct vcpu_fresh *fresh,
 /* One ioctl of a table: they differ in nothing but number, place and name. */
 struct step {
     unsigned long request;
-    size_t offset;
+    size_t offset, bytes;
     const char *what;
 };
 
 #define STEP(request, member, what)                                                                \
     {                                                                                              \
-        request, offsetof(struct vcpu_state, member), what                                         \
+        request, offsetof(struct vcpu_state, member), sizeof(((struct vcpu_state *)0)->member),    \
+            what                                                                                   \
     }
 
 static int run_step(
@@ -422,42 +290,35 @@ int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct msr_list *m
     if (r == 0)
         r = save_tsc(vcpu_fd, clock, ret, error);
     if (r == 0)
-        r = save_msrs(vcpu_fd, msrs, ret, error);
+        r = msrs_save(vcpu_fd, msrs, ret, error);
     return r < 0 ? r : run_step(vcpu_fd, &last, ret, error);
 }
 
-/* What a processor has when it is made: SDM volume 3, 10.1. Setting that again would change
- * nothing.
- */
-static bool is_first_mp_state(const struct vcpu_state *state, const struct vcpu_fresh *fresh)
+/* The same, unless the vCPU is known to have that already. */
+static int run_step_if_new(int vcpu_fd, const struct step *step, struct vcpu_state *state,
+    const struct vcpu_state *known, struct thaw_error *error)
 {
-    return state->mp_state.mp_state ==
-           (fresh->index == 0 ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_UNINITIALIZED);
+    const char *wanted = (const char *)state + step->offset;
+    if (known && memcmp(wanted, (const char *)known + step->offset, step->bytes) == 0)
+        return 0;
+    return run_step(vcpu_fd, step, state, error);
 }
 
-static bool is_first_xcrs(const struct vcpu_state *state)
+static bool has_xsave(const struct vcpu_state *known, const struct vcpu_state *state)
 {
-    const struct kvm_xcrs *xcrs = &state->xcrs;
-    return xcrs->nr_xcrs == 1 && xcrs->xcrs[0].xcr == 0 && xcrs->xcrs[0].value == 1;
+    return known && known->xsave_bytes == state->xsave_bytes &&
+           memcmp(known->xsave, state->xsave, state->xsave_bytes) == 0;
 }
 
-static bool is_first_debugregs(const struct vcpu_state *state)
+/* In another mode the same bytes mean something else. */
+static const struct vcpu_state *known_lapic(
+    const struct vcpu_state *known, const struct vcpu_state *state)
 {
-    static const struct kvm_debugregs first = {.dr6 = 0xffff0ff0, .dr7 = 0x400};
-    return memcmp(&state->debugregs, &first, sizeof(first)) == 0;
+    return known && known->sregs.apic_base == state->sregs.apic_base ? known : NULL;
 }
 
-/* Nothing pending, nothing blocked. */
-static bool is_first_events(const struct vcpu_state *state)
-{
-    static const struct kvm_vcpu_events first;
-    struct kvm_vcpu_events events = state->events;
-    events.flags = 0; /* which of the members count */
-    return memcmp(&events, &first, sizeof(first)) == 0;
-}
-
-static int restore_registers(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fresh *fresh,
-    struct vcpu_state *state, struct thaw_error *error)
+static int restore_registers(const struct kvm *kvm, int vcpu_fd, struct vcpu_state *state,
+    const struct vcpu_state *known, struct thaw_error *error)
 {
     static const struct step mp_state =
         STEP(KVM_SET_MP_STATE, mp_state, "setting a vCPU's run state");
@@ -468,23 +329,22 @@ static int restore_registers(const struct kvm *kvm, int vcpu_fd, const struct vc
         STEP(KVM_SET_DEBUGREGS, debugregs, "setting a vCPU's debug registers");
     static const struct step lapic = STEP(KVM_SET_LAPIC, lapic, "setting a vCPU's local APIC");
 
-    int r =
-        fresh && is_first_mp_state(state, fresh) ? 0 : run_step(vcpu_fd, &mp_state, state, error);
+    int r = run_step_if_new(vcpu_fd, &mp_state, state, known, error);
     if (r == 0)
         r = run_step(vcpu_fd, &regs, state, error);
     if (r == 0)
         r = restore_sregs(kvm, vcpu_fd, state, 0, error);
-    if (r == 0 && state->xcrs.nr_xcrs > 0 && !(fresh && is_first_xcrs(state)))
-        r = run_step(vcpu_fd, &xcrs, state, error);
-    if (r == 0)
+    if (r == 0 && state->xcrs.nr_xcrs > 0)
+        r = run_step_if_new(vcpu_fd, &xcrs, state, known, error);
+    if (r == 0 && !has_xsave(known, state))
         r = restore_xsave(kvm, vcpu_fd, state, error);
-    if (r == 0 && !(fresh && is_first_debugregs(state)))
-        r = run_step(vcpu_fd, &debugregs, state, error);
-    return r < 0 ? r : run_step(vcpu_fd, &lapic, state, error);
+    if (r == 0)
+        r = run_step_if_new(vcpu_fd, &debugregs, state, known, error);
+    return r < 0 ? r : run_step_if_new(vcpu_fd, &lapic, state, known_lapic(known, state), error);
 }
 
-/* All but what a vCPU is. fresh NULL: it may have anything. */
-static int restore_contents(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fresh *fresh,
+/* All but what a vCPU is. known: what it has already; NULL: it may have anything. */
+static int restore_contents(const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *known,
     const struct vcpu_state *state, uint64_t host_tsc_now, uint64_t tsc_advance,
     struct thaw_error *error)
 {
@@ -492,42 +352,26 @@ static int restore_contents(const struct kvm *kvm, int vcpu_fd, const struct vcp
     /* KVM only reads through these pointers, though its calls don't say so. */
     struct vcpu_state *source = (struct vcpu_state *)(uintptr_t)state;
 
-    int r = restore_registers(kvm, vcpu_fd, fresh, source, error);
+    int r = restore_registers(kvm, vcpu_fd, source, known, error);
     if (r == 0)
         r = restore_tsc(vcpu_fd, state->tsc + tsc_advance, host_tsc_now, error);
     if (r == 0)
-        r = restore_msrs(vcpu_fd, state, error);
-    if (r == 0 && !(fresh && is_first_events(state)))
-        r = run_step(vcpu_fd, &events, source, error);
-    return r;
-}
-
-int vcpu_fresh_init(struct vcpu_fresh *fresh, int vcpu_fd, uint32_t index, uint32_t count,
-    const struct cpu_x86_cpuid *template, uint32_t tsc_khz, struct thaw_error *error)
-{
-    fresh->index = index;
-    fresh->tsc_khz = tsc_khz;
-    fresh->cpuid = malloc(sizeof(*fresh->cpuid));
-    if (!fresh->cpuid)
-        return error_errno(error, ENOMEM, "allocating CPUID tables");
-    return cpu_x86_set_default(vcpu_fd, template, index, count, fresh->cpuid, error);
-}
-
-void vcpu_fresh_fini(struct vcpu_fresh *fresh)
-{
-    free(fresh->cpuid);
-    *fresh = (struct vcpu_fresh){0};
+        r = msrs_restore(vcpu_fd, state, known, error);
+    return r < 0 ? r : run_step_if_new(vcpu_fd, &events, source, known, error);
 }
 
 int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fresh *fresh,
     const struct vcpu_state *state, uint64_t host_tsc_now, uint64_t tsc_advance,
     struct thaw_error *error)
 {
-    int r = restore_cpuid(vcpu_fd, fresh, state, error);
+    bool same_cpuid = cpu_x86_same(fresh->cpuid, state->cpuid, state->cpuid_count);
+    int r = same_cpuid ? 0 : set_cpuid(vcpu_fd, state, error);
     if (r == 0)
         r = restore_tsc_khz(kvm, vcpu_fd, fresh->tsc_khz, state->tsc_khz, error);
-    return r < 0 ? r
-                 : restore_contents(kvm, vcpu_fd, fresh, state, host_tsc_now, tsc_advance, error);
+    if (r < 0)
+        return r;
+    return restore_contents(
+        kvm, vcpu_fd, same_cpuid ? fresh->state : NULL, state, host_tsc_now, tsc_advance, error);
 }
 
 static uint32_t lapic_register(const struct kvm_lapic_state *lapic, unsigned offset)
@@ -580,22 +424,44 @@ int vm_chips_save(int vm_fd, struct vm_chips *ret, struct thaw_error *error)
     return 0;
 }
 
-int vm_chips_restore(
-    int vm_fd, const struct vm_chips *state, uint64_t kvmclock_ns, struct thaw_error *error)
+/* When a channel was loaded is always another time, and KVM sets it anew. */
+static bool is_same_pit(struct kvm_pit_state2 a, struct kvm_pit_state2 b)
 {
-    struct vm_chips copy = *state;
-    copy.pic_master.chip_id = KVM_IRQCHIP_PIC_MASTER;
-    copy.pic_slave.chip_id = KVM_IRQCHIP_PIC_SLAVE;
-    copy.ioapic.chip_id = KVM_IRQCHIP_IOAPIC;
-    if (ioctl(vm_fd, KVM_SET_PIT2, &copy.pit) < 0)
+    for (size_t i = 0; i < ARRAY_SIZE(a.channels); i++)
+        a.channels[i].count_load_time = b.channels[i].count_load_time = 0;
+    return memcmp(&a, &b, sizeof(a)) == 0;
+}
+
+static int set_chip(int vm_fd, uint32_t id, const struct kvm_irqchip *chip,
+    const struct kvm_irqchip *known, struct thaw_error *error)
+{
+    size_t bytes = id == KVM_IRQCHIP_IOAPIC ? sizeof(chip->chip.ioapic) : sizeof(chip->chip.pic);
+    if (known && memcmp(&chip->chip, &known->chip, bytes) == 0)
+        return 0;
+    struct kvm_irqchip copy = *chip;
+    copy.chip_id = id;
+    if (ioctl(vm_fd, KVM_SET_IRQCHIP, &copy) < 0)
+        return failed("setting the interrupt controllers", error);
+    return 0;
+}
+
+int vm_chips_restore(int vm_fd, const struct vm_chips *state, const struct vm_chips *known,
+    uint64_t kvmclock_ns, struct thaw_error *error)
+{
+    struct kvm_pit_state2 pit = state->pit;
+    if (!(known && is_same_pit(pit, known->pit)) && ioctl(vm_fd, KVM_SET_PIT2, &pit) < 0)
         return failed("setting the timer", error);
     /* No flags: with a host time in it, KVM would add what has passed since. */
     struct kvm_clock_data clock = {.clock = kvmclock_ns};
     if (ioctl(vm_fd, KVM_SET_CLOCK, &clock) < 0)
         return failed("setting the guest's clock", error);
-    struct kvm_irqchip *chips[] = {&copy.pic_master, &copy.pic_slave, &copy.ioapic};
-    for (size_t i = 0; i < ARRAY_SIZE(chips); i++)
-        if (ioctl(vm_fd, KVM_SET_IRQCHIP, chips[i]) < 0)
-            return failed("setting the interrupt controllers", error);
-    return 0;
+    int r = set_chip(vm_fd, KVM_IRQCHIP_PIC_MASTER, &state->pic_master,
+        known ? &known->pic_master : NULL, error);
+    if (r == 0)
+        r = set_chip(vm_fd, KVM_IRQCHIP_PIC_SLAVE, &state->pic_slave,
+            known ? &known->pic_slave : NULL, error);
+    if (r == 0)
+        r = set_chip(
+            vm_fd, KVM_IRQCHIP_IOAPIC, &state->ioapic, known ? &known->ioapic : NULL, error);
+    return r;
 }

@@ -62,23 +62,16 @@ int vm_chips_save(int vm_fd, struct vm_chips *ret, struct thaw_error *error);
 
 /* A vCPU as it was made: each ioctl costs some microseconds, and what it has need not be set. */
 struct vcpu_fresh {
-    uint32_t index;
     uint32_t tsc_khz;
     struct cpu_x86_cpuid *cpuid;
+    const struct vcpu_state *state; /* all but its CPUID, as of all such vCPUs; NULL: not known */
 };
-
-/* Makes a new vCPU the processor that guests of this host see, and notes what it is.
- * vcpu_fresh_fini frees that. */
-int vcpu_fresh_init(struct vcpu_fresh *fresh, int vcpu_fd, uint32_t index, uint32_t count,
-    const struct cpu_x86_cpuid *template, uint32_t tsc_khz, struct thaw_error *error);
-void vcpu_fresh_fini(struct vcpu_fresh *fresh);
 
 /* The frequency of a new vCPU's TSC, which is the same for all of this host. */
 int vcpu_read_tsc_khz(int vcpu_fd, uint32_t *ret_khz, struct thaw_error *error);
 
-/* Puts a vCPU that never ran, and has had nothing set but vcpu_fresh_init's, into a state.
- * tsc_advance is added to the saved TSC; `now` is read once for all vCPUs, so that they get one
- * offset. */
+/* Puts a vCPU that never ran, and is what `fresh` says, into a state. tsc_advance is added to the
+ * saved TSC; `now` is read once for all vCPUs, so that they get one offset. */
 int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fresh *fresh,
     const struct vcpu_state *state, uint64_t host_tsc_now, uint64_t tsc_advance,
     struct thaw_error *error);
@@ -91,9 +84,10 @@ bool vcpu_state_has_kvmclock(const struct vcpu_state *state);
 int vcpu_state_reset(const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *state,
     uint64_t host_tsc_now, uint64_t tsc_advance, struct thaw_error *error);
 
-/* Timer, kvmclock, then interrupt controllers. After the vCPUs, before any of them runs. */
-int vm_chips_restore(
-    int vm_fd, const struct vm_chips *state, uint64_t kvmclock_ns, struct thaw_error *error);
+/* Timer, kvmclock, then interrupt controllers. After the vCPUs, before any of them runs. What they
+ * are known to have, if it is, is not set. */
+int vm_chips_restore(int vm_fd, const struct vm_chips *state, const struct vm_chips *known,
+    uint64_t kvmclock_ns, struct thaw_error *error);
 
 /* Tells the guest that it did not run for a while, so that its watchdogs don't bite. Before each
  * resume; a guest without kvmclock has nothing to be told. */

@@ -2,6 +2,7 @@
 // The thread of a vCPU: running, being stopped, and what an exit means. Saves and sets no state.
 
 #include "vcpu.h"
+#include "fresh.h"
 #include "thread.h"
 #include "timing.h"
 #include <inttypes.h>
@@ -303,7 +304,7 @@ void vcpu_fini(struct vcpu *vcpu)
         munmap(vcpu->run, vcpu->run_bytes);
     if (vcpu->fd >= 0)
         close(vcpu->fd);
-    vcpu_fresh_fini(&vcpu->fresh);
+    fresh_vcpu_fini(&vcpu->fresh);
     pthread_cond_destroy(&vcpu->order_changed);
     pthread_mutex_destroy(&vcpu->lock);
     *vcpu = (struct vcpu){.fd = -1};

@@ -196,7 +196,7 @@ static int set_processors(struct thaw_vm *vm, struct thaw_error *error)
     if (r == 0)
         r = env_host(vm->env, &host, error);
     for (uint32_t i = 0; i < vm->vcpu_count && r == 0; i++)
-        r = vcpu_fresh_init(
+        r = fresh_vcpu_init(
             &vm->vcpus[i].fresh, vm->vcpus[i].fd, i, vm->vcpu_count, &host->cpuid, tsc_khz, error);
     return r;
 }
@@ -244,6 +244,9 @@ static int build_shell(struct thaw_vm *vm, vm_map_fn map, void *map_data, struct
         r = irq_create_chips(vm->fd, error);
     if (r == 0)
         r = create_vcpus(vm, error);
+    /* A VM that remains the only one has nothing to learn for. */
+    if (r == 0 && atomic_fetch_add(&vm->env->shells, 1) > 0)
+        fresh_learn(&vm->env->fresh, vm);
     return r;
 }
 
@@ -270,6 +273,14 @@ int vm_new_shell(struct thaw_env *env, const char *name, const struct vm_shape *
     }
     *ret = vm;
     return 0;
+}
+
+int vm_prepare_shell(struct thaw_vm *vm, struct fresh *fresh, struct thaw_error *error)
+{
+    int r = cpu_x86_set_firmware_state(vm->vcpus[0].fd, error);
+    if (r == 0)
+        fresh_learn(fresh, vm);
+    return r;
 }
 
 int vm_add_machine(struct thaw_vm *vm, const struct vm_devices *devices,

@@ -51,8 +51,9 @@ struct thaw_vm {
     /* Takes over from thaw_vm_free, which has stopped the VM, and calls vm_destroy; NULL: none. */
     void (*reap)(void *data, struct thaw_vm *vm);
     void *reap_data;
-    struct thaw_vm *pool_next; /* the pool's */
-    struct vcpu *vcpus;        /* shape.vcpu_count of them */
+    struct thaw_vm *pool_next;          /* the pool's */
+    struct vcpu *vcpus;                 /* shape.vcpu_count of them */
+    const struct vm_chips *fresh_chips; /* until state is set; NULL: not known */
 
     pthread_mutex_t api_lock; /* one of start, pause, resume, stop at a time */
     pthread_mutex_t lock;     /* guards all below */
@@ -74,6 +75,10 @@ typedef int (*vm_map_fn)(void *data, struct thaw_vm *vm, struct thaw_error *erro
 /* Makes a shell: CREATED, no devices, its memory mapped by `map`, or, if that is NULL, vacant. */
 int vm_new_shell(struct thaw_env *env, const char *name, const struct vm_shape *shape,
     vm_map_fn map, void *map_data, struct thaw_vm **ret, struct thaw_error *error);
+
+/* Gives a shell what most guests have at least, so that it need not be set when there is no time.
+ * `fresh` is of shells that had this done, and lives until state is set. */
+int vm_prepare_shell(struct thaw_vm *vm, struct fresh *fresh, struct thaw_error *error);
 
 /* Gives a shell another name; threads keep theirs. At most VM_NAME_BYTES - 1 bytes are kept. */
 void vm_set_name(struct thaw_vm *vm, const char *name);

@@ -81,8 +81,10 @@ static int boot(struct thaw_vm *vm, const struct thaw_vm_options *opt, struct th
     if (r == 0)
         r = vmgenid_renew(&vm->mem, error);
     for (uint32_t i = 0; i < vm->vcpu_count; i++)
-        vcpu_fresh_fini(&vm->vcpus[i].fresh);
+        fresh_vcpu_fini(&vm->vcpus[i].fresh);
     /* The other vCPUs wait for the boot processor to start them. */
+    if (r == 0)
+        r = cpu_x86_set_firmware_state(vm->vcpus[0].fd, error);
     return r < 0 ? r : cpu_x86_set_boot_state(vm->vcpus[0].fd, &entry, error);
 }
 

@@ -71,10 +71,12 @@ static int restore_kvm(struct thaw_vm *vm, const struct vm_state *state,
                       : vcpu_state_restore(kvm, vcpu->fd, &vcpu->fresh, from, now, ticks, error);
         if (r < 0)
             return error_prefix(error, r, "restoring vCPU %u", i);
-        vcpu_fresh_fini(&vcpu->fresh);
+        fresh_vcpu_fini(&vcpu->fresh);
         vcpu->has_kvmclock = vcpu_state_has_kvmclock(from);
     }
-    return vm_chips_restore(vm->fd, &state->chips, state->clock.kvmclock_ns + advance_ns, error);
+    const struct vm_chips *known = again ? NULL : vm->fresh_chips;
+    return vm_chips_restore(
+        vm->fd, &state->chips, known, state->clock.kvmclock_ns + advance_ns, error);
 }
 
 int vm_state_restore(struct thaw_vm *vm, const struct vm_state *state,

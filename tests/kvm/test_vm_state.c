@@ -12,6 +12,15 @@
 static struct guest source;
 static struct guest target; /* its console; its VM is made by hand */
 
+/* What is known of what the target has before its state is set. */
+static enum {
+    KNOWN_NOTHING,
+    KNOWN_NEW,      /* a VM was made before */
+    KNOWN_PREPARED, /* as in a pool */
+    KNOWN_END,
+} known;
+static struct fresh prepared;
+
 static void keep(void *data, const char *bytes, size_t count)
 {
     (void)data;
@@ -33,6 +42,25 @@ static struct vm_state *save(struct guest *guest)
     return state;
 }
 
+static void make_target(void)
+{
+    struct thaw_error error;
+    for (struct thaw_vm *other;;) {
+        cr_assert_eq(
+            vm_new_shell(target.env, "target", &source.vm->shape, NULL, NULL, &other, &error), 0,
+            "%s", error.message);
+        if (known == KNOWN_PREPARED)
+            cr_assert_eq(vm_prepare_shell(other, &prepared, &error), 0, "%s", error.message);
+        bool is_known = other->fresh_chips && other->vcpus[0].fresh.state;
+        if (is_known || known == KNOWN_NOTHING) {
+            cr_assert_eq(is_known, known != KNOWN_NOTHING);
+            target.vm = other;
+            return;
+        }
+        vm_destroy(other);
+    }
+}
+
 /* Makes the target from the paused source's memory and a state, which it frees. */
 static void move_with(struct vm_state *state, enum vm_clock_policy policy)
 {
@@ -41,9 +69,7 @@ static void move_with(struct vm_state *state, enum vm_clock_policy policy)
     pthread_mutex_init(&target.lock, NULL);
     pthread_cond_init(&target.more, NULL);
     cr_assert_eq(thaw_env_new(NULL, &target.env, &error), 0, "%s", error.message);
-    cr_assert_eq(
-        vm_new_shell(target.env, "target", &source.vm->shape, NULL, NULL, &target.vm, &error), 0,
-        "%s", error.message);
+    make_target();
     cr_assert_eq(mem_map_anonymous(&target.vm->mem, &error), 0, "%s", error.message);
     memcpy(target.vm->mem.base, source.vm->mem.base, source.vm->mem.bytes);
     struct vm_devices devices = {.console = keep};
@@ -204,24 +230,91 @@ static struct kvm_cpuid_entry2 *name_leaf(struct vcpu_state *vcpu)
     return NULL;
 }
 
-Test(vm_state, what_differs_from_a_new_processor_is_set)
+static uint64_t *msr(struct vcpu_state *vcpu, uint32_t index)
 {
-    start("tick", "", 1, "tick 1\n");
-    struct vm_state *before = save(&source);
-    struct vcpu_state *vcpu = &before->vcpus[0];
+    for (uint32_t i = 0; i < vcpu->msr_count; i++)
+        if (vcpu->msrs[i].index == index)
+            return (uint64_t *)&vcpu->msrs[i].data;
+    cr_assert_fail("no MSR 0x%x", index);
+    return NULL;
+}
+
+#define MSR_MTRR_DEF_TYPE  0x2ff
+#define MSR_KERNEL_GS_BASE 0xc0000102
+#define LAPIC_TPR          0x80
+#define XSAVE_FCW          0 /* the x87 control word */
+#define XSAVE_BITS         512
+
+/* All of these, together or none, differ from what a new VM has. */
+static void differ(struct vm_state *state)
+{
+    struct vcpu_state *vcpu = &state->vcpus[0];
     vcpu->debugregs.db[0] = 0x1000;
     vcpu->debugregs.dr7 = 0x401;
     vcpu->events.nmi.masked = 1;
     vcpu->mp_state.mp_state = KVM_MP_STATE_HALTED;
-    name_leaf(vcpu)->eax = 0x77616874;
+    vcpu->lapic.regs[LAPIC_TPR] = 0x20;
+    vcpu->xsave[XSAVE_FCW] ^= 0x3f;
+    vcpu->xsave[XSAVE_BITS] |= 1;
+    *msr(vcpu, MSR_KERNEL_GS_BASE) = 0x123456789000;
+    *msr(vcpu, MSR_MTRR_DEF_TYPE) = 0x800;
+    state->chips.pic_master.chip.pic.imr = 0xa5;
+    state->chips.pic_slave.chip.pic.imr = 0x5a;
+    state->chips.ioapic.chip.ioapic.redirtbl[9].fields.vector = 0x77;
+    state->chips.pit.channels[2].count = 0x1234;
+    state->chips.pit.channels[2].mode = 3;
+}
+
+static void compare(const struct vm_state *one, const struct vm_state *other)
+{
+    const struct vcpu_state *a = &one->vcpus[0], *b = &other->vcpus[0];
+    cr_assert_arr_eq(&a->regs, &b->regs, sizeof(a->regs));
+    cr_assert_arr_eq(&a->debugregs, &b->debugregs, sizeof(a->debugregs));
+    cr_assert_eq(a->events.nmi.masked, b->events.nmi.masked);
+    cr_assert_eq(a->mp_state.mp_state, b->mp_state.mp_state);
+    cr_assert_eq(a->lapic.regs[LAPIC_TPR], b->lapic.regs[LAPIC_TPR]);
+    cr_assert_eq(a->xsave[XSAVE_FCW], b->xsave[XSAVE_FCW]);
+    cr_assert_eq(a->msr_count, b->msr_count);
+    cr_assert_arr_eq(a->msrs, b->msrs, a->msr_count * sizeof(a->msrs[0]));
+    cr_assert_eq(one->chips.pic_master.chip.pic.imr, other->chips.pic_master.chip.pic.imr);
+    cr_assert_eq(one->chips.pic_slave.chip.pic.imr, other->chips.pic_slave.chip.pic.imr);
+    cr_assert_arr_eq(one->chips.ioapic.chip.ioapic.redirtbl,
+        other->chips.ioapic.chip.ioapic.redirtbl, sizeof(one->chips.ioapic.chip.ioapic.redirtbl));
+    cr_assert_eq(one->chips.pit.channels[2].count, other->chips.pit.channels[2].count);
+    cr_assert_eq(one->chips.pit.channels[2].mode, other->chips.pit.channels[2].mode);
+}
+
+Test(vm_state, what_differs_from_a_new_vm_is_set_and_the_rest_is_there)
+{
+    start("tick", "", 1, "tick 1\n");
+    for (known = KNOWN_NOTHING; known < KNOWN_END; known++)
+        for (int different = 0; different < 2; different++) {
+            struct vm_state *before = save(&source), *wanted = save(&source);
+            if (different) {
+                differ(before);
+                differ(wanted);
+            }
+            move_with(before, VM_CLOCK_CONTINUE);
+            struct vm_state *after = save(&target);
+            compare(wanted, after);
+            vm_state_free(wanted);
+            vm_state_free(after);
+            guest_free(&target);
+        }
+    known = KNOWN_NOTHING;
+    fresh_fini(&prepared);
+    guest_free(&source);
+}
+
+Test(vm_state, a_vcpu_of_other_features_has_all_its_state_set)
+{
+    start("tick", "", 1, "tick 1\n");
+    known = KNOWN_NEW;
+    struct vm_state *before = save(&source);
+    name_leaf(&before->vcpus[0])->eax = 0x77616874;
     move_with(before, VM_CLOCK_CONTINUE);
     struct vm_state *after = save(&target);
-    vcpu = &after->vcpus[0];
-    cr_assert_eq(vcpu->debugregs.db[0], 0x1000);
-    cr_assert_eq(vcpu->debugregs.dr7, 0x401);
-    cr_assert_eq(vcpu->events.nmi.masked, 1);
-    cr_assert_eq(vcpu->mp_state.mp_state, KVM_MP_STATE_HALTED);
-    cr_assert_eq(name_leaf(vcpu)->eax, 0x77616874);
+    cr_assert_eq(name_leaf(&after->vcpus[0])->eax, 0x77616874);
     vm_state_free(after);
     free_both();
 }

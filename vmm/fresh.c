@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// Finds out what a new VM has. What need not be set then is decided where state is set.
+
+#include "fresh.h"
+#include "vm.h"
+
+void fresh_fini(struct fresh *fresh)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(fresh->vcpus); i++)
+        free(fresh->vcpus[i]);
+    free(fresh->chips);
+}
+
+int fresh_vcpu_init(struct vcpu_fresh *vcpu, int vcpu_fd, uint32_t index, uint32_t count,
+    const struct cpu_x86_cpuid *template, uint32_t tsc_khz, struct thaw_error *error)
+{
+    vcpu->tsc_khz = tsc_khz;
+    vcpu->cpuid = malloc(sizeof(*vcpu->cpuid));
+    if (!vcpu->cpuid)
+        return error_errno(error, ENOMEM, "allocating CPUID tables");
+    return cpu_x86_set_default(vcpu_fd, template, index, count, vcpu->cpuid, error);
+}
+
+void fresh_vcpu_fini(struct vcpu_fresh *vcpu)
+{
+    free(vcpu->cpuid);
+    *vcpu = (struct vcpu_fresh){0};
+}
+
+static void learn_vcpu(
+    struct fresh *fresh, struct thaw_vm *vm, uint32_t index, const struct msr_list *msrs)
+{
+    const struct vm_clock no_clock = {0};
+    struct vcpu_state *none = NULL, *state _cleanup_free_ = calloc(1, sizeof(*state));
+    if (state &&
+        vcpu_state_save(&vm->env->kvm, vm->vcpus[index].fd, msrs, &no_clock, state, NULL) == 0 &&
+        atomic_compare_exchange_strong(&fresh->vcpus[index], &none, state))
+        state = NULL;
+}
+
+static void learn_chips(struct fresh *fresh, struct thaw_vm *vm)
+{
+    struct vm_chips *none = NULL, *chips _cleanup_free_ = calloc(1, sizeof(*chips));
+    if (chips && vm_chips_save(vm->fd, chips, NULL) == 0 &&
+        atomic_compare_exchange_strong(&fresh->chips, &none, chips))
+        chips = NULL;
+}
+
+void fresh_learn(struct fresh *fresh, struct thaw_vm *vm)
+{
+    const struct env_host *host;
+    if (env_host(vm->env, &host, NULL) < 0)
+        return;
+    if (!atomic_load(&fresh->chips))
+        learn_chips(fresh, vm);
+    vm->fresh_chips = atomic_load(&fresh->chips);
+    for (uint32_t i = 0; i < vm->vcpu_count; i++) {
+        if (!atomic_load(&fresh->vcpus[i]))
+            learn_vcpu(fresh, vm, i, &host->msrs);
+        vm->vcpus[i].fresh.state = atomic_load(&fresh->vcpus[i]);
+    }
+}
