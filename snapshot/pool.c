@@ -32,6 +32,7 @@ struct thaw_pool {
     bool closing;
     uint64_t first_taken_ns; /* since a VM was made; 0: none was */
     uint64_t last_taken_ns;
+    bool maker_asleep; /* and does not know yet that one was taken */
     uint32_t target;
     uint32_t ready_count, leaving_count;
     uint32_t references;   /* the owner's, and one per VM that was taken and not yet freed */
@@ -345,14 +346,24 @@ int thaw_pool_get_info(thaw_pool *pool, struct thaw_pool_info *info)
     return 0;
 }
 
-/* The maker waits anyway if it knows that one was taken already. */
 static void note_taken_locked(struct thaw_pool *pool)
 {
     pool->last_taken_ns = timing_now_ns();
     if (pool->first_taken_ns != 0)
         return;
     pool->first_taken_ns = pool->last_taken_ns;
-    pthread_cond_signal(&pool->wanted);
+    pool->maker_asleep = true;
+}
+
+/* If the maker knows that one was taken, it waits by itself for the time to make the next. */
+void pool_refill(struct thaw_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    bool wake = pool->maker_asleep;
+    pool->maker_asleep = false;
+    pthread_mutex_unlock(&pool->lock);
+    if (wake)
+        pthread_cond_signal(&pool->wanted);
 }
 
 static struct thaw_vm *take_ready(struct thaw_pool *pool)

@@ -11,6 +11,7 @@ struct reset {
     struct thaw_vm *vm;
     struct lineage *lineage;
     enum vm_clock_policy policy;
+    bool resume;
     struct timing timing;
     struct disk_overlay *overlays[THAW_DISKS_MAX]; /* to be used; NULL: none is needed */
 };
@@ -69,6 +70,8 @@ static int put_back(struct reset *reset, struct thaw_error *error)
     reset->timing.memory_ns = timing_now_ns();
     mem_forget_dirty(&vm->mem);
     put_disks_back(reset);
+    if (reset->resume)
+        vm_alert(vm);
     r = vm_state_reset(vm, reset->lineage->image->state, reset->policy, error);
     reset->timing.state_ns = timing_now_ns();
     return r;
@@ -100,16 +103,19 @@ int thaw_vm_reset(thaw_vm *vm, const struct thaw_reset_options *options, struct 
     int r = options_read(&opt, sizeof(opt), options, "struct thaw_reset_options", error);
     if (r < 0)
         return r;
-    if (opt.clock > THAW_CLOCK_HOST || opt.flags != 0)
+    if (opt.clock > THAW_CLOCK_HOST || (opt.flags & ~THAW_RESET_RESUME))
         return error_set(error, -EINVAL, "unknown reset flags or clock policy");
     struct reset reset = {
         .vm = vm,
+        .resume = opt.flags & THAW_RESET_RESUME,
         .timing = {.request_ns = now_ns, .opened_ns = now_ns},
         .policy = opt.clock == THAW_CLOCK_HOST ? VM_CLOCK_HOST : VM_CLOCK_CONTINUE,
     };
     pthread_mutex_lock(&vm->api_lock);
     r = reset_locked(&reset, &own);
     pthread_mutex_unlock(&vm->api_lock);
+    if (r == 0 && reset.resume)
+        r = thaw_vm_resume(vm, &own);
     if (r < 0 && error)
         *error = own;
     return r;

@@ -269,6 +269,8 @@ static int build_vm(struct restore *restore, const char *name, struct thaw_error
         r = check_host(restore, error);
     if (r == 0) {
         await_working_set(restore);
+        if (restore->opt.flags & THAW_RESTORE_RESUME)
+            vm_alert(restore->vm);
         r = set_state(restore, error);
     }
     restore->timing.state_ns = timing_now_ns();
@@ -284,11 +286,26 @@ static int read_options(
     if (r < 0)
         return r;
     const uint32_t known = THAW_RESTORE_FORCE | THAW_RESTORE_NO_PREFETCH |
-                           THAW_RESTORE_PREFETCH_ASYNC | THAW_RESTORE_RECORD;
+                           THAW_RESTORE_PREFETCH_ASYNC | THAW_RESTORE_RECORD | THAW_RESTORE_RESUME;
     if ((restore->opt.flags & ~known) || restore->opt.mode > THAW_RESTORE_EAGER ||
         restore->opt.clock > THAW_CLOCK_HOST)
         return error_set(error, -EINVAL, "unknown restore flags, mode or clock policy");
     return 0;
+}
+
+static int restore_vm(struct restore *restore, struct thaw_error *error)
+{
+    char name[VM_NAME_BYTES];
+    const char *wanted = restore->opt.name;
+    snprintf(name, sizeof(name), "%s",
+        wanted ? wanted : restore->image->contents->snapshot->manifest.name);
+    int r = check_overrides(restore, error);
+    if (r == 0)
+        r = build_vm(restore, name, error);
+    if (r < 0)
+        return r;
+    restore->vm->timing = restore->timing;
+    return restore->opt.flags & THAW_RESTORE_RESUME ? thaw_vm_resume(restore->vm, error) : 0;
 }
 
 /* Of an image that the caller keeps; request_ns and opened_ns are given. */
@@ -297,21 +314,16 @@ static int restore_image(struct thaw_image *image, const struct thaw_restore_opt
 {
     struct restore restore = {.image = image, .timing = *timing};
     int r = read_options(&restore, options, error);
-    if (r == 0)
-        r = check_overrides(&restore, error);
-    if (r == 0) {
-        char name[VM_NAME_BYTES];
-        snprintf(name, sizeof(name), "%s",
-            restore.opt.name ? restore.opt.name : image->contents->snapshot->manifest.name);
-        r = build_vm(&restore, name, error);
-    }
-    if (r < 0) {
-        thaw_vm_free(restore.vm);
+    if (r < 0)
         return r;
-    }
-    restore.vm->timing = restore.timing;
-    *ret = restore.vm;
-    return 0;
+    r = restore_vm(&restore, error);
+    if (restore.opt.pool)
+        pool_refill(restore.opt.pool);
+    if (r < 0)
+        thaw_vm_free(restore.vm);
+    else
+        *ret = restore.vm;
+    return r;
 }
 
 int thaw_image_restore(thaw_image *image, const struct thaw_restore_options *options, thaw_vm **ret,

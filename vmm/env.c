@@ -5,6 +5,7 @@
 #include "options.h"
 #include "thread.h"
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
@@ -26,6 +27,12 @@ static int check_kick_signal(int kick_signal, struct thaw_error *error)
     if (action.sa_handler == SIG_IGN)
         return error_set(error, -EINVAL, "kick_signal %d is ignored by this process", kick_signal);
     return 0;
+}
+
+static unsigned count_cpus(void)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof(set), &set) < 0 ? 1 : (unsigned)CPU_COUNT(&set);
 }
 
 static void *ask_host(void *data)
@@ -91,6 +98,7 @@ int thaw_env_new(const struct thaw_env_options *options, thaw_env **ret, struct 
     pthread_mutex_init(&env->host_lock, NULL);
     pthread_mutex_init(&env->images_lock, NULL);
     env->image_budget_bytes = opt.image_budget_bytes;
+    env->cpus = count_cpus();
     env->kvm.fd = -1;
     env->log = opt.log;
     env->log_data = opt.log_data;

@@ -47,6 +47,8 @@
 
 #define CR0_TS            0x8u
 #define LAPIC_LVT_TIMER   0x320u
+#define LAPIC_LVT_LINT0   0x350u
+#define LAPIC_MASKED      0x10000u
 #define LAPIC_DEADLINE    0x40000u /* the timer's mode, in its LVT */
 #define LAPIC_TIMER_COUNT 0x380u
 #define TSC_TOLERANCE_PPM 250u
@@ -379,6 +381,11 @@ static uint32_t lapic_register(const struct kvm_lapic_state *lapic, unsigned off
     uint32_t value;
     memcpy(&value, lapic->regs + offset, sizeof(value));
     return value;
+}
+
+bool lapic_masks_pic(const struct vcpu_state *state)
+{
+    return lapic_register(&state->lapic, LAPIC_LVT_LINT0) & LAPIC_MASKED;
 }
 
 static int change_timer_mode(int vcpu_fd, const struct vcpu_state *state, struct thaw_error *error)

@@ -79,6 +79,9 @@ int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fre
 /* True if the guest has told KVM where it keeps a clock. */
 bool vcpu_state_has_kvmclock(const struct vcpu_state *state);
 
+/* True if nothing from the PICs gets to the vCPU. */
+bool lapic_masks_pic(const struct vcpu_state *state);
+
 /* Puts a vCPU back into a state that it was put into before. It is parked; all vCPUs are, and guest
  * memory is as it was in that state already. */
 int vcpu_state_reset(const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *state,

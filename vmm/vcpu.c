@@ -6,6 +6,7 @@
 #include "thread.h"
 #include "timing.h"
 #include <inttypes.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
@@ -16,6 +17,10 @@
 #ifndef KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES
 #define KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES (1ULL << 0)
 #endif
+
+/* For how long an alert thread waits awake: about as long as setting or saving a VM's state takes.
+ */
+#define ALERT_NS 250000u
 
 static void end(struct vcpu *vcpu, enum thaw_vm_state state, enum thaw_vm_reason reason,
     const char *format, ...) _printf_(4, 5);
@@ -182,14 +187,6 @@ static void take_kick(struct vcpu *vcpu)
         ;
 }
 
-static enum vcpu_order current_order(struct vcpu *vcpu)
-{
-    pthread_mutex_lock(&vcpu->lock);
-    enum vcpu_order order = vcpu->order;
-    pthread_mutex_unlock(&vcpu->lock);
-    return order;
-}
-
 /* Runs guest code until the order is another. */
 static void run_guest(struct vcpu *vcpu)
 {
@@ -197,7 +194,7 @@ static void run_guest(struct vcpu *vcpu)
         /* Whoever gives an order changes it before setting immediate_exit, so clearing the flag
          * first and looking at the order after that misses none. */
         set_immediate_exit(vcpu, 0);
-        if (current_order(vcpu) != VCPU_RUN)
+        if (atomic_load(&vcpu->order) != VCPU_RUN)
             break;
         if (!enter(vcpu))
             take_kick(vcpu);
@@ -206,21 +203,36 @@ static void run_guest(struct vcpu *vcpu)
     take_kick(vcpu);
 }
 
+/* Others are let in between, so that where processors are scarce this is little more than sleeping.
+ */
+static void wait_awake(struct vcpu *vcpu)
+{
+    uint64_t end_ns = timing_now_ns() + ALERT_NS;
+    while (atomic_load(&vcpu->order) == VCPU_PARK && timing_now_ns() < end_ns)
+        sched_yield();
+}
+
 /* Parks until there is an order to do something, and says so each time it parks: an order to run
  * may be taken back before this thread has seen it. */
 static enum vcpu_order wait_for_order(struct vcpu *vcpu)
 {
     pthread_mutex_lock(&vcpu->lock);
     while (vcpu->order == VCPU_PARK) {
-        if (vcpu->parked) {
+        if (!vcpu->parked) {
+            vcpu->parked = true;
+            pthread_mutex_unlock(&vcpu->lock);
+            vcpu->ops->parked(vcpu->ops_data);
+            pthread_mutex_lock(&vcpu->lock);
+        } else if (vcpu->alert) {
+            vcpu->alert = false;
+            pthread_mutex_unlock(&vcpu->lock);
+            wait_awake(vcpu);
+            pthread_mutex_lock(&vcpu->lock);
+        } else {
             pthread_cond_wait(&vcpu->order_changed, &vcpu->lock);
-            continue;
         }
-        vcpu->parked = true;
-        pthread_mutex_unlock(&vcpu->lock);
-        vcpu->ops->parked(vcpu->ops_data);
-        pthread_mutex_lock(&vcpu->lock);
     }
+    vcpu->alert = false;
     enum vcpu_order order = vcpu->order;
     vcpu->parked = order == VCPU_QUIT;
     pthread_mutex_unlock(&vcpu->lock);
@@ -327,6 +339,14 @@ void vcpu_order(struct vcpu *vcpu, enum vcpu_order order)
     /* Behind the lock, which the thread takes first. */
     if (changes)
         pthread_cond_signal(&vcpu->order_changed);
+}
+
+void vcpu_alert(struct vcpu *vcpu)
+{
+    pthread_mutex_lock(&vcpu->lock);
+    vcpu->alert = true;
+    pthread_mutex_unlock(&vcpu->lock);
+    pthread_cond_signal(&vcpu->order_changed);
 }
 
 void vcpu_forget(struct vcpu *vcpu)

@@ -7,6 +7,9 @@
  * KVM_RUN, which vcpu_order sees to: it sets immediate_exit and sends the kick signal. The signal
  * is blocked in the thread and unblocked by KVM only inside KVM_RUN (KVM_SET_SIGNAL_MASK), so it
  * needs no handler; it stays pending and the thread takes it off with sigtimedwait.
+ *
+ * A thread that sleeps takes tens of microseconds to wake up. One that is told to be alert waits
+ * for its order awake, for a moment, and lets others have the processor meanwhile.
  */
 #ifndef VMM_VCPU_H
 #define VMM_VCPU_H
@@ -52,10 +55,11 @@ struct vcpu {
     _Atomic uint64_t exits;
     /* Of its life; written by its thread. 0: not yet. */
     _Atomic uint64_t first_run_ns, first_exit_ns;
-    pthread_mutex_t lock; /* guards order and parked */
+    pthread_mutex_t lock; /* guards all below */
     pthread_cond_t order_changed;
-    enum vcpu_order order;
+    _Atomic enum vcpu_order order; /* read without the lock, too */
     bool parked;
+    bool alert; /* to do so, once it is parked */
 };
 
 /* Creates the vCPU in the kernel and starts its thread, parked. `name` becomes the thread's name.
@@ -69,6 +73,9 @@ void vcpu_fini(struct vcpu *vcpu);
 /* Any thread, the vCPU's own included. Returns at once; see vcpu_is_parked. */
 void vcpu_order(struct vcpu *vcpu, enum vcpu_order order);
 bool vcpu_is_parked(struct vcpu *vcpu);
+
+/* An order to run is about to come. Before or after it parks; costs time only if none comes. */
+void vcpu_alert(struct vcpu *vcpu);
 
 /* Counts and times begin anew. It is parked. */
 void vcpu_forget(struct vcpu *vcpu);

@@ -6,9 +6,13 @@
 #include "dirty.h"
 #include "kvm_state.h"
 #include <inttypes.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <time.h>
+
+/* For how long whoever pauses a VM for a moment waits awake for it to park. */
+#define PARKING_NS 100000u
 
 static bool is_final(enum thaw_vm_state state)
 {
@@ -41,6 +45,14 @@ static bool all_parked_locked(const struct thaw_vm *vm)
         if (!vcpu_is_parked(&vm->vcpus[i]))
             return false;
     return true;
+}
+
+/* For the vCPUs of a VM that was alerted. */
+static void wait_parked_awake(struct thaw_vm *vm)
+{
+    uint64_t end_ns = timing_now_ns() + PARKING_NS;
+    while (!all_parked_locked(vm) && timing_now_ns() < end_ns)
+        sched_yield();
 }
 
 static void wait_parked_locked(struct thaw_vm *vm)
@@ -418,7 +430,18 @@ int thaw_vm_start(thaw_vm *vm, struct thaw_error *error)
     return r;
 }
 
-static int pause_held(struct thaw_vm *vm, bool *ret_was_running, struct thaw_error *error)
+void vm_alert(struct thaw_vm *vm)
+{
+    /* Someone needs a processor to do what the vCPUs wait for. */
+    if (vm->vcpu_count >= vm->env->cpus)
+        return;
+    for (uint32_t i = 0; i < vm->vcpu_count; i++)
+        vcpu_alert(&vm->vcpus[i]);
+}
+
+/* briefly: the vCPUs were alerted. */
+static int pause_held(
+    struct thaw_vm *vm, bool briefly, bool *ret_was_running, struct thaw_error *error)
 {
     int r = 0;
     pthread_mutex_lock(&vm->lock);
@@ -427,6 +450,11 @@ static int pause_held(struct thaw_vm *vm, bool *ret_was_running, struct thaw_err
         set_state_locked(vm, THAW_VM_PAUSED, THAW_REASON_REQUEST, "");
     else if (vm->state != THAW_VM_PAUSED)
         r = refuse(vm, "paused", error);
+    if (r == 0 && briefly) {
+        pthread_mutex_unlock(&vm->lock);
+        wait_parked_awake(vm);
+        pthread_mutex_lock(&vm->lock);
+    }
     if (r == 0)
         wait_parked_locked(vm);
     /* A vCPU finishes its instruction before it parks, and that may be the guest's last. */
@@ -442,7 +470,8 @@ int vm_hold(struct thaw_vm *vm, bool *ret_was_running, struct thaw_error *error)
 {
     bool was_running;
     pthread_mutex_lock(&vm->api_lock);
-    int r = pause_held(vm, &was_running, error);
+    vm_alert(vm);
+    int r = pause_held(vm, true, &was_running, error);
     if (r < 0)
         pthread_mutex_unlock(&vm->api_lock);
     else
@@ -539,7 +568,7 @@ int thaw_vm_pause(thaw_vm *vm, struct thaw_error *error)
 {
     bool was_running;
     pthread_mutex_lock(&vm->api_lock);
-    int r = pause_held(vm, &was_running, error);
+    int r = pause_held(vm, false, &was_running, error);
     pthread_mutex_unlock(&vm->api_lock);
     return r;
 }

@@ -109,9 +109,13 @@ int vm_note_disk(struct thaw_vm *vm, unsigned index, const struct disk_options *
  * state may need memory that cannot be provided. */
 int vm_set_restored(struct thaw_vm *vm, struct thaw_error *error);
 
-/* Pauses a VM that is RUNNING or PAUSED and keeps all others from changing its state until
- * vm_release, which the same thread calls. *ret_was_running says what to give to that. Nothing runs
- * and nothing is in flight in between. */
+/* The VM, which is paused or about to be, will soon run: its vCPUs wait for that awake, if there is
+ * another processor for whoever is busy until then. */
+void vm_alert(struct thaw_vm *vm);
+
+/* Pauses for a moment a VM that is RUNNING or PAUSED and keeps all others from changing its state
+ * until vm_release, which the same thread calls. *ret_was_running says what to give to that.
+ * Nothing runs and nothing is in flight in between. */
 int vm_hold(struct thaw_vm *vm, bool *ret_was_running, struct thaw_error *error);
 void vm_release(struct thaw_vm *vm, bool run);
 

@@ -79,6 +79,21 @@ static int restore_kvm(struct thaw_vm *vm, const struct vm_state *state,
         vm->fd, &state->chips, known, state->clock.kvmclock_ns + advance_ns, error);
 }
 
+/* A guest that has its line masked looks at the id when it unmasks it. The PIC's way to a processor
+ * is LINT0 of the first. */
+static bool listens(const struct vm_state *state)
+{
+    return !state->chips.ioapic.chip.ioapic.redirtbl[MACHINE_GED_GSI].fields.mask ||
+           !lapic_masks_pic(&state->vcpus[0]);
+}
+
+/* Only once the interrupt controllers are restored, which would have undone it. */
+static void announce_generation(struct thaw_vm *vm, const struct vm_state *state)
+{
+    if (listens(state))
+        vmgenid_notify(&vm->machine.ged_irq);
+}
+
 int vm_state_restore(struct thaw_vm *vm, const struct vm_state *state,
     const struct vm_devices *devices, enum vm_clock_policy policy, struct thaw_error *error)
 {
@@ -92,8 +107,7 @@ int vm_state_restore(struct thaw_vm *vm, const struct vm_state *state,
         r = vmgenid_renew(&vm->mem, error);
     if (r < 0)
         return r;
-    /* Only now: restoring the controllers would have undone it. */
-    vmgenid_notify(&vm->machine.ged_irq);
+    announce_generation(vm, state);
     return vm_set_restored(vm, error);
 }
 
@@ -106,6 +120,6 @@ int vm_state_reset(struct thaw_vm *vm, const struct vm_state *state, enum vm_clo
     machine_reset(&vm->machine, &state->machine);
     r = vmgenid_renew(&vm->mem, error);
     if (r == 0)
-        vmgenid_notify(&vm->machine.ged_irq);
+        announce_generation(vm, state);
     return r;
 }

@@ -128,11 +128,14 @@ struct thaw_disk_override {
  *   NO_PREFETCH, PREFETCH_ASYNC, RECORD  about working sets: as THAW_IMAGE_ of that name (image.h);
  * in thaw_image_restore they mean nothing, since that is the image's. thaw_vm_record_end ends
  * RECORD
+ *   RESUME  the VM runs when the call returns, sooner than with a thaw_vm_resume after it: its
+ * vCPUs wake up while state is being set. Its console may be called before that
  */
 #define THAW_RESTORE_FORCE          1u
 #define THAW_RESTORE_NO_PREFETCH    2u
 #define THAW_RESTORE_PREFETCH_ASYNC 4u
 #define THAW_RESTORE_RECORD         8u
+#define THAW_RESTORE_RESUME         16u
 
 struct thaw_restore_options {
     size_t size;
@@ -149,19 +152,22 @@ struct thaw_restore_options {
     int memory_fd;          /* as in thaw_image_options; thaw_image_restore does not look at it */
 };
 
-/* Makes a new VM, PAUSED, from a READY snapshot (`ref`: see store.h): vCPUs, memory size and
- * devices are the snapshot's. thaw_vm_resume lets it run. Any number of VMs may be made from one
- * snapshot, in any number of processes; it cannot be deleted as long as one of them lives. options
- * may be NULL. Errors: -ENOENT, THAW_ECORRUPT (names file and offset), THAW_EHOST (lists what this
- * host lacks), -EBUSY (being deleted), -errno. */
+/* Makes a new VM, PAUSED or, with THAW_RESTORE_RESUME, RUNNING, from a READY snapshot (`ref`: see
+ * store.h): vCPUs, memory size and devices are the snapshot's. thaw_vm_resume lets it run. Any
+ * number of VMs may be made from one snapshot, in any number of processes; it cannot be deleted as
+ * long as one of them lives. options may be NULL. Errors: -ENOENT, THAW_ECORRUPT (names file and
+ * offset), THAW_EHOST (lists what this host lacks), -EBUSY (being deleted), -errno. */
 THAW_API int thaw_restore(thaw_env *env, thaw_store *store, const char *ref,
     const struct thaw_restore_options *options, thaw_vm **ret, struct thaw_error *error);
 
 struct thaw_reset_options {
     size_t size;
     enum thaw_clock clock;
-    uint32_t flags; /* 0 */
+    uint32_t flags; /* THAW_RESET_* */
 };
+
+/* RESUME: the VM runs afterwards, sooner than with a thaw_vm_resume. */
+#define THAW_RESET_RESUME 1u
 
 /* Puts a VM that was restored back to its snapshot, as if it were freed and restored again, but in
  * a fraction of the time: it is PAUSED afterwards, its memory, disks, devices, processors and

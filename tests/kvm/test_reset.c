@@ -544,7 +544,7 @@ Test(reset, a_booted_vm_is_refused_and_runs_on)
 Test(reset, wrong_options_are_refused)
 {
     struct thaw_error error;
-    struct thaw_reset_options options = {.size = sizeof(options), .flags = 1};
+    struct thaw_reset_options options = {.size = sizeof(options), .flags = 2};
     take_tick("interval=1000000");
     restore(&subject, THAW_RESTORE_LAZY);
     cr_assert_eq(thaw_vm_reset(subject.vm, &options, &error), -EINVAL);

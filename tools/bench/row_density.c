@@ -92,11 +92,8 @@ static int start_clone(struct bench *bench, const struct fixture *fixture, struc
 {
     const struct recipe *recipe = &fixture->recipe;
     const struct thaw_restore_options options = {.mode = THAW_RESTORE_LAZY};
-    int r = subject_restore(bench, recipe, fixture->image, &options, recipe->name, clone, error);
-    if (r < 0)
-        return r;
-    subject_hold(clone, fixture->position);
-    r = thaw_vm_resume(clone->vm, error);
+    int r = subject_restore_running(
+        bench, recipe, fixture->image, &options, recipe->name, fixture->position, clone, error);
     return r < 0 ? r : subject_expect(clone, fixture->position, NULL, error);
 }
 

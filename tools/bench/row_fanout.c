@@ -57,12 +57,8 @@ static int run_clone(const struct fanout_case *how, unsigned number)
     const struct fixture *fixture =
         &fanout->fixtures[how->different ? number % fanout->fixture_count : 0];
     const struct thaw_restore_options options = {.pool = how->pooled ? fanout->pool : NULL};
-    int r = subject_restore(fanout->bench, &fixture->recipe, fixture->image, &options,
-        fixture->recipe.name, &clone->subject, &clone->error);
-    if (r < 0)
-        return r;
-    subject_hold(&clone->subject, fixture->position);
-    r = thaw_vm_resume(clone->subject.vm, &clone->error);
+    int r = subject_restore_running(fanout->bench, &fixture->recipe, fixture->image, &options,
+        fixture->recipe.name, fixture->position, &clone->subject, &clone->error);
     return r < 0 ? r : subject_expect(&clone->subject, fixture->position, NULL, &clone->error);
 }
 

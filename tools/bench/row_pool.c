@@ -56,10 +56,18 @@ static void free_size(struct size *size)
     floor_image_free(&size->image);
 }
 
+/* What a thread has done just before makes a difference of a tenth: both begin awake. */
+static void stay_awake(void)
+{
+    for (uint64_t end_ns = now_ns() + 500000; now_ns() < end_ns;)
+        ;
+}
+
 static int run_floor(
     struct bench *bench, const char *row, struct size *size, struct thaw_error *error)
 {
     int r = floor_shell_make(&size->image, &size->shell, error);
+    stay_awake();
     return r < 0 ? r
                  : sample_floor_shell(
                        bench, row, size->names[0], &size->by_hand, &size->shell, error);
@@ -70,6 +78,7 @@ static int run_pooled(
     struct bench *bench, const char *row, struct size *size, struct thaw_error *error)
 {
     int r = thaw_pool_wait(size->pool, GUEST_TIMEOUT_MS, error);
+    stay_awake();
     if (r == 0)
         r = sample_thaw_keep(bench, row, size->names[1], &size->by_thaw, &size->clone, error);
     return r < 0 ? r : thaw_pool_wait(size->pool, GUEST_TIMEOUT_MS, error);
@@ -100,20 +109,21 @@ static int end_round(struct pools *pools, struct thaw_error *error)
     return r;
 }
 
-/* Either is first in every other round. */
+/* Floor and thaw, and the sizes, are first in turn. */
 static int sample_round(
     struct bench *bench, const char *row, const struct mode *mode, struct thaw_error *error)
 {
     struct pools *pools = mode->data;
-    bool floor_first = pools->rounds++ % 2 == 0;
+    unsigned round = pools->rounds++;
+    bool floor_first = round % 2 == 0;
     struct thaw_error ignored;
     int r = 0;
     for (size_t i = 0; i < ARRAY_SIZE(pools->sizes) && r == 0; i++) {
-        r = floor_first ? run_floor(bench, row, &pools->sizes[i], error)
-                        : run_pooled(bench, row, &pools->sizes[i], error);
+        struct size *size = &pools->sizes[(round / 2 + i) % ARRAY_SIZE(pools->sizes)];
+        r = floor_first ? run_floor(bench, row, size, error) : run_pooled(bench, row, size, error);
         if (r == 0)
-            r = floor_first ? run_pooled(bench, row, &pools->sizes[i], error)
-                            : run_floor(bench, row, &pools->sizes[i], error);
+            r = floor_first ? run_pooled(bench, row, size, error)
+                            : run_floor(bench, row, size, error);
     }
     int ended = end_round(pools, r < 0 ? &ignored : error);
     return r < 0 ? r : ended;

@@ -71,10 +71,16 @@ void timeline_add(struct bench *bench, const char *row, const char *mode,
     add_phases(bench, row, mode, timeline);
 }
 
+/* Guests that are told what to do are told before they run. */
+static bool is_told(const struct recipe *recipe)
+{
+    return recipe->kind == RECIPE_CHURN;
+}
+
 struct order order_next(struct bench *bench, const struct recipe *recipe)
 {
     struct order order = {.position = POSITION_UNKNOWN};
-    if (recipe->kind != RECIPE_CHURN)
+    if (!is_told(recipe))
         return order;
     order.position = ORDER_RECORDED + ++bench->orders;
     snprintf(order.text, sizeof(order.text), "touch %u\n", order.position);
@@ -149,7 +155,10 @@ static int open_and_restore(struct bench *bench, const struct thaw_case *how, st
                                    &as_image, &image, error)
                              : 0;
     if (r == 0)
-        r = subject_restore(bench, recipe, image, &options, recipe->name, ret, error);
+        r = is_told(recipe)
+                ? subject_restore(bench, recipe, image, &options, recipe->name, ret, error)
+                : subject_restore_running(bench, recipe, image, &options, recipe->name,
+                      how->fixture->position, ret, error);
     if (how->working_set && r < 0)
         thaw_image_close(image);
     else
@@ -162,10 +171,13 @@ static int run_clone(struct bench *bench, const struct thaw_case *how, struct su
 {
     struct order order = order_next(bench, &how->fixture->recipe);
     uint32_t position;
-    subject_hold(subject, how->fixture->position);
-    int r = order.text[0] ? subject_type(subject, order.text, error) : 0;
-    if (r == 0)
-        r = thaw_vm_resume(subject->vm, error);
+    int r = 0;
+    if (order.text[0]) {
+        subject_hold(subject, how->fixture->position);
+        r = subject_type(subject, order.text, error);
+        if (r == 0)
+            r = thaw_vm_resume(subject->vm, error);
+    }
     if (r == 0)
         r = subject_expect(subject, how->fixture->position, &position, error);
     return r < 0 ? r : check_order(&order, position, error);
@@ -180,13 +192,11 @@ int sample_thaw_keep(struct bench *bench, const char *row, const char *mode,
     int r = open_and_restore(bench, how, ret, &image, error);
     if (r < 0)
         return r;
-    uint64_t applied_ns = now_ns();
     r = run_clone(bench, how, ret, error);
     if (r == 0)
         r = check_cold(how->cold, &timeline, error);
     if (r == 0) {
         read_timing(ret, &timeline);
-        timeline.state_ns = applied_ns;
         timeline_add(bench, row, mode, recipe, &timeline);
         if (image)
             add_working_set(bench, row, mode, recipe, image);

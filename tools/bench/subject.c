@@ -99,11 +99,11 @@ int subject_new(
     return r;
 }
 
-int subject_restore(struct bench *bench, const struct recipe *recipe, thaw_image *image,
+/* ret is initialised. */
+static int restore(struct bench *bench, thaw_image *image,
     const struct thaw_restore_options *options, const char *ref, struct subject *ret,
     struct thaw_error *error)
 {
-    init(bench, recipe, ret);
     struct thaw_restore_options own = *options;
     own.size = sizeof(own);
     own.console = on_console;
@@ -113,6 +113,25 @@ int subject_restore(struct bench *bench, const struct recipe *recipe, thaw_image
     if (r < 0)
         subject_free(ret);
     return r;
+}
+
+int subject_restore(struct bench *bench, const struct recipe *recipe, thaw_image *image,
+    const struct thaw_restore_options *options, const char *ref, struct subject *ret,
+    struct thaw_error *error)
+{
+    init(bench, recipe, ret);
+    return restore(bench, image, options, ref, ret, error);
+}
+
+int subject_restore_running(struct bench *bench, const struct recipe *recipe, thaw_image *image,
+    const struct thaw_restore_options *options, const char *ref, uint32_t from, struct subject *ret,
+    struct thaw_error *error)
+{
+    struct thaw_restore_options running = *options;
+    running.flags |= THAW_RESTORE_RESUME;
+    init(bench, recipe, ret);
+    subject_hold(ret, from);
+    return restore(bench, image, &running, ref, ret, error);
 }
 
 void subject_forget(struct subject *subject)

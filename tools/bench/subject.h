@@ -37,6 +37,11 @@ int subject_restore(struct bench *bench, const struct recipe *recipe, thaw_image
     const struct thaw_restore_options *options, const char *ref, struct subject *ret,
     struct thaw_error *error);
 
+/* The same, RUNNING, and held from its first whole record on (subject_hold). */
+int subject_restore_running(struct bench *bench, const struct recipe *recipe, thaw_image *image,
+    const struct thaw_restore_options *options, const char *ref, uint32_t from, struct subject *ret,
+    struct thaw_error *error);
+
 void subject_free(struct subject *subject);
 
 /* Waits for the first record of a guest that was at `from` before it printed anything, and checks
