@@ -255,6 +255,15 @@ static int set_state(struct restore *restore, struct thaw_error *error)
     return vm_state_restore(restore->vm, restore->image->state, &devices, policy, error);
 }
 
+/* Where many are restored at once, no processor is idle. */
+static void alert(struct restore *restore)
+{
+    const struct thaw_env *env = restore->image->env;
+    if ((restore->opt.flags & THAW_RESTORE_RESUME) &&
+        atomic_load(&env->restoring) * (1 + restore->vm->vcpu_count) <= env->cpus)
+        vm_alert(restore->vm);
+}
+
 static int build_vm(struct restore *restore, const char *name, struct thaw_error *error)
 {
     const struct vm_shape shape = {
@@ -269,8 +278,7 @@ static int build_vm(struct restore *restore, const char *name, struct thaw_error
         r = check_host(restore, error);
     if (r == 0) {
         await_working_set(restore);
-        if (restore->opt.flags & THAW_RESTORE_RESUME)
-            vm_alert(restore->vm);
+        alert(restore);
         r = set_state(restore, error);
     }
     restore->timing.state_ns = timing_now_ns();
@@ -316,7 +324,9 @@ static int restore_image(struct thaw_image *image, const struct thaw_restore_opt
     int r = read_options(&restore, options, error);
     if (r < 0)
         return r;
+    atomic_fetch_add(&image->env->restoring, 1);
     r = restore_vm(&restore, error);
+    atomic_fetch_sub(&image->env->restoring, 1);
     if (restore.opt.pool)
         pool_refill(restore.opt.pool);
     if (r < 0)

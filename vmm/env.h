@@ -27,10 +27,11 @@ struct thaw_env {
     pthread_t host_thread;
     pthread_mutex_t host_lock; /* guards host, and host_asked: host_thread is not joined yet */
     bool host_asked;
-    atomic_uint tsc_khz; /* of a new vCPU; 0: not asked yet */
-    unsigned cpus;       /* that this process may use */
-    atomic_uint shells;  /* made so far */
-    struct fresh fresh;  /* what they have */
+    atomic_uint tsc_khz;   /* of a new vCPU; 0: not asked yet */
+    unsigned cpus;         /* that this process may use */
+    atomic_uint restoring; /* calls that restore VMs just now */
+    atomic_uint shells;    /* made so far */
+    struct fresh fresh;    /* what they have */
     uint64_t image_budget_bytes;
     pthread_mutex_t images_lock; /* guards images */
     void *images;                /* kept by whoever restores; freed last, by images_free */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Row `fanout`: so many clones asked for at the same instant, and how long until all have proved
-// that they run. As many threads as CPUs serve the requests; what one waits for its turn counts.
+// Row `fanout`: so many clones asked for at the same instant, and how long until all run. As
+// many threads as CPUs serve the requests; what one waits for its turn counts.
 
 #include "reaper.h"
 #include "rows.h"
@@ -49,17 +49,21 @@ struct requests {
     atomic_uint next;
 };
 
-/* A clone that has proved itself rests: how the host shares processors is not the question. */
-static int run_clone(const struct fanout_case *how, unsigned number)
+static const struct fixture *fixture_of(const struct fanout_case *how, unsigned number)
+{
+    return &how->fanout->fixtures[how->different ? number % how->fanout->fixture_count : 0];
+}
+
+/* A clone that runs stands still until all do: how the host shares processors is not the question.
+ */
+static int start_clone(const struct fanout_case *how, unsigned number)
 {
     struct fanout *fanout = how->fanout;
     struct clone *clone = &fanout->clones[number];
-    const struct fixture *fixture =
-        &fanout->fixtures[how->different ? number % fanout->fixture_count : 0];
+    const struct fixture *fixture = fixture_of(how, number);
     const struct thaw_restore_options options = {.pool = how->pooled ? fanout->pool : NULL};
-    int r = subject_restore_running(fanout->bench, &fixture->recipe, fixture->image, &options,
+    return subject_restore_held(fanout->bench, &fixture->recipe, fixture->image, &options,
         fixture->recipe.name, fixture->position, &clone->subject, &clone->error);
-    return r < 0 ? r : subject_expect(&clone->subject, fixture->position, NULL, &clone->error);
 }
 
 static void set_gate(struct fanout *fanout, enum gate gate)
@@ -80,7 +84,7 @@ static void *serve(void *arg)
     bool open = fanout->gate == GATE_OPEN;
     pthread_mutex_unlock(&fanout->lock);
     for (unsigned i; open && (i = atomic_fetch_add(&requests->next, 1)) < requests->how->count;)
-        fanout->clones[i].result = run_clone(requests->how, i);
+        fanout->clones[i].result = start_clone(requests->how, i);
     return NULL;
 }
 
@@ -102,14 +106,26 @@ static int serve_all(
     return err == 0 ? 0 : bench_errno(error, "starting %u threads", count);
 }
 
-static int check(const struct fanout_case *how, struct thaw_error *error)
+static int await_all(const struct fanout_case *how, struct thaw_error *error)
 {
-    for (unsigned i = 0; i < how->count; i++) {
-        const struct clone *clone = &how->fanout->clones[i];
-        if (clone->result < 0)
-            return bench_fail(error, clone->result, "clone %u: %.400s", i, clone->error.message);
+    struct clone *clones = how->fanout->clones;
+    int r = 0;
+    for (unsigned i = 0; i < how->count && r == 0; i++)
+        r = clones[i].result < 0 ? bench_fail(error, clones[i].result, "clone %u: %.400s", i,
+                                       clones[i].error.message)
+                                 : subject_await(&clones[i].subject, error);
+    return r;
+}
+
+static int prove_all(const struct fanout_case *how, struct thaw_error *error)
+{
+    int r = 0;
+    for (unsigned i = 0; i < how->count && r == 0; i++) {
+        struct subject *subject = &how->fanout->clones[i].subject;
+        subject_let_on(subject);
+        r = subject_expect(subject, fixture_of(how, i)->position, NULL, error);
     }
-    return 0;
+    return r;
 }
 
 static void add_results(struct bench *bench, const char *row, const char *mode,
@@ -153,9 +169,11 @@ static int sample_fanout(
     uint64_t cpu = cpu_ns();
     if (r == 0)
         r = serve_all(fanout, &requests, &start_ns, error);
+    if (r == 0)
+        r = await_all(how, error);
     cpu = cpu_ns() - cpu;
     if (r == 0)
-        r = check(how, error);
+        r = prove_all(how, error);
     if (r == 0)
         add_results(bench, row, mode->name, how, start_ns, cpu);
     end_clones(how);

@@ -36,7 +36,7 @@ static void on_console(void *data, const char *bytes, size_t count)
     pthread_mutex_lock(&subject->lock);
     for (size_t i = 0; i < count; i++)
         keep(subject, bytes[i]);
-    while (subject->held && has_record(subject)) {
+    while ((subject->held_first && subject->count > 0) || (subject->held && has_record(subject))) {
         pthread_cond_broadcast(&subject->more);
         pthread_cond_wait(&subject->more, &subject->lock);
     }
@@ -72,6 +72,7 @@ void subject_free(struct subject *subject)
 {
     if (!subject->bench)
         return;
+    subject_let_on(subject);
     set_held(subject, false);
     thaw_vm_free(subject->vm);
     pthread_cond_destroy(&subject->more);
@@ -123,15 +124,39 @@ int subject_restore(struct bench *bench, const struct recipe *recipe, thaw_image
     return restore(bench, image, options, ref, ret, error);
 }
 
-int subject_restore_running(struct bench *bench, const struct recipe *recipe, thaw_image *image,
+static int restore_running(struct bench *bench, thaw_image *image,
     const struct thaw_restore_options *options, const char *ref, uint32_t from, struct subject *ret,
     struct thaw_error *error)
 {
     struct thaw_restore_options running = *options;
     running.flags |= THAW_RESTORE_RESUME;
-    init(bench, recipe, ret);
     subject_hold(ret, from);
     return restore(bench, image, &running, ref, ret, error);
+}
+
+int subject_restore_running(struct bench *bench, const struct recipe *recipe, thaw_image *image,
+    const struct thaw_restore_options *options, const char *ref, uint32_t from, struct subject *ret,
+    struct thaw_error *error)
+{
+    init(bench, recipe, ret);
+    return restore_running(bench, image, options, ref, from, ret, error);
+}
+
+int subject_restore_held(struct bench *bench, const struct recipe *recipe, thaw_image *image,
+    const struct thaw_restore_options *options, const char *ref, uint32_t from, struct subject *ret,
+    struct thaw_error *error)
+{
+    init(bench, recipe, ret);
+    ret->held_first = true;
+    return restore_running(bench, image, options, ref, from, ret, error);
+}
+
+void subject_let_on(struct subject *subject)
+{
+    pthread_mutex_lock(&subject->lock);
+    subject->held_first = false;
+    pthread_cond_broadcast(&subject->more);
+    pthread_mutex_unlock(&subject->lock);
 }
 
 void subject_forget(struct subject *subject)
@@ -154,19 +179,38 @@ static int ended(struct subject *subject, struct thaw_error *error)
         thaw_vm_state_name(info.state), info.detail, subject->head);
 }
 
-static int wait_record_locked(
+/* What is waited for: 0 if it is not there yet, positive if it is, or negative. */
+typedef int (*look_fn)(
+    struct subject *subject, uint32_t from, uint32_t *ret_position, struct thaw_error *error);
+
+static int has_any(
     struct subject *subject, uint32_t from, uint32_t *ret_position, struct thaw_error *error)
+{
+    (void)from;
+    (void)ret_position;
+    (void)error;
+    return subject->count > 0;
+}
+
+static int read_record(
+    struct subject *subject, uint32_t from, uint32_t *ret_position, struct thaw_error *error)
+{
+    return recipe_read(subject->bench, subject->recipe, from, subject->head,
+        MIN(subject->count, (size_t)SUBJECT_KEPT_BYTES), ret_position, error);
+}
+
+static int wait_locked(struct subject *subject, look_fn look, uint32_t from, uint32_t *ret_position,
+    struct thaw_error *error)
 {
     struct timespec when;
     clock_gettime(CLOCK_MONOTONIC, &when);
     time_t last = when.tv_sec + GUEST_TIMEOUT_MS / 1000;
     for (;;) {
-        int r = recipe_read(subject->bench, subject->recipe, from, subject->head,
-            MIN(subject->count, (size_t)SUBJECT_KEPT_BYTES), ret_position, error);
+        int r = look(subject, from, ret_position, error);
         if (r == 0)
             r = ended(subject, error);
         if (r != 0)
-            return r < 0 ? r : 0;
+            return MIN(r, 0);
         if (bench_interrupted)
             return bench_fail(error, -EINTR, "interrupted");
         clock_gettime(CLOCK_MONOTONIC, &when);
@@ -177,12 +221,20 @@ static int wait_record_locked(
     }
 }
 
+int subject_await(struct subject *subject, struct thaw_error *error)
+{
+    pthread_mutex_lock(&subject->lock);
+    int r = wait_locked(subject, has_any, 0, NULL, error);
+    pthread_mutex_unlock(&subject->lock);
+    return r;
+}
+
 int subject_expect(
     struct subject *subject, uint32_t from, uint32_t *ret_position, struct thaw_error *error)
 {
     uint32_t position = 0;
     pthread_mutex_lock(&subject->lock);
-    int r = wait_record_locked(subject, from, &position, error);
+    int r = wait_locked(subject, read_record, from, &position, error);
     pthread_mutex_unlock(&subject->lock);
     if (r == 0 && ret_position)
         *ret_position = position;

@@ -24,7 +24,8 @@ struct subject {
     size_t count;                  /* of all */
     uint64_t first_ns;             /* when the first came */
     bool skipping;                 /* until the end of the line */
-    bool held;                     /* the guest stands still behind its first record */
+    bool held;                     /* the guest stands still behind its first record, */
+    bool held_first;               /* or behind its first byte */
     uint32_t held_from;            /* where it was before that */
 };
 
@@ -41,6 +42,15 @@ int subject_restore(struct bench *bench, const struct recipe *recipe, thaw_image
 int subject_restore_running(struct bench *bench, const struct recipe *recipe, thaw_image *image,
     const struct thaw_restore_options *options, const char *ref, uint32_t from, struct subject *ret,
     struct thaw_error *error);
+
+/* The same, but at first it is held from its first byte on, until subject_let_on. */
+int subject_restore_held(struct bench *bench, const struct recipe *recipe, thaw_image *image,
+    const struct thaw_restore_options *options, const char *ref, uint32_t from, struct subject *ret,
+    struct thaw_error *error);
+void subject_let_on(struct subject *subject);
+
+/* Waits for the first byte. */
+int subject_await(struct subject *subject, struct thaw_error *error);
 
 void subject_free(struct subject *subject);
 
