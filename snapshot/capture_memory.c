@@ -8,10 +8,11 @@
 // that a page is *settled* if its last copy (if it has none: what the snapshot is relative to, or
 // zeros) is what the page holds. Throughout, each page is settled, marked, or in `wanted`:
 //   first round  All marks are taken, of private pages or not; then the kernel is asked which pages
-//                are private. Without a base, all of those are wanted: the others are untouched.
-//                With one, those of them that had a mark: a private page without one is as it was
-//                saved last, one that is not private is as it was restored, or zero. A page that
-//                becomes private after it was asked for does so by a write, which marks it.
+//                are private. Without a base, or in a full snapshot of a VM that was not restored,
+//                all of those are wanted: the others are untouched. Else those of them that had a
+//                mark: a private page without one is as it was saved last, one that is not private
+//                is as it was restored, or zero. A page that becomes private after it was asked for
+//                does so by a write, which marks it.
 //   then         A mark is taken before its page is copied (dirty_take says why a write is either
 //                in the copy or marked again), and all that were taken are wanted. They are few, so
 //                nobody asks any more which pages are private: a page that has a mark for another
@@ -65,6 +66,7 @@ struct capture_memory {
     uint64_t pack_pages; /* pages of RAM that were put into the pack, stale ones included */
     uint64_t copied;     /* pages, each time that they were */
     uint64_t stored;     /* of them put into the pack, or found to be zero */
+    bool relative;       /* what is not copied is as in capture->from; else it is zero */
     bool paused;
     uint8_t page[PAGE_BYTES];
 };
@@ -103,6 +105,9 @@ int capture_memory_new(struct capture *capture, struct thaw_job *job, bool live,
     memory->job = job;
     memory->mem = &capture->vm->mem;
     memory->vm_fd = capture->vm->fd;
+    /* All that a VM ever held which was not restored is in its memory. From there it is had sooner
+     * than from the packs of earlier snapshots. */
+    memory->relative = capture->from && (capture->diff || capture->lineage->origin);
     memory->words = dirty_bitmap_words(memory->mem);
     uint64_t **bitmaps[] = {&memory->taken, &memory->wanted, &memory->marked, &memory->placed};
     bool complete = true;
@@ -293,7 +298,7 @@ static int take_first(struct capture_memory *memory, struct thaw_error *error)
     }
     if (r < 0)
         return r;
-    if (memory->capture->lineage->base)
+    if (memory->relative && memory->capture->lineage->base)
         for (size_t i = 0; i < memory->words; i++)
             memory->wanted[i] &= memory->marked[i];
     job_phase(memory->job, "memory", count_bits(memory->wanted, memory->words) * PAGE_BYTES);
@@ -411,7 +416,7 @@ int capture_memory_finish(struct capture_memory *memory, struct thaw_error *erro
     struct capture *capture = memory->capture;
     struct page_space space;
     struct page_index_builder *builder;
-    const struct page_index *base = capture->from ? capture->from->spaces[0].index : NULL;
+    const struct page_index *base = memory->relative ? capture->from->spaces[0].index : NULL;
     int r = ram_space(memory->mem, &space, error);
     if (r == 0)
         r = page_index_builder_new(&space, base, &builder, error);

@@ -10,8 +10,11 @@
 #include <pthread.h>
 #include <zstd.h>
 
-#define STAGES_A_WORKER 2
-#define STAGES_EXTRA    3 /* one being filled, and some that wait for one before them */
+/* Frames that change hands together: waking a thread takes as long as compressing a page. */
+#define BATCH           4
+
+#define STAGES_A_WORKER (2 * BATCH)
+#define STAGES_EXTRA    (2 * BATCH) /* being filled, and waiting for one before them */
 
 /* A stage goes round this circle once a frame. */
 enum stage_state {
@@ -43,9 +46,9 @@ struct pack_writer {
     uint64_t pages;
 
     pthread_mutex_t lock; /* guards all up to the empty line, and the stages' states */
-    pthread_cond_t room;  /* a stage became free, or it failed */
-    pthread_cond_t work;  /* a frame was queued, or it ends */
-    pthread_cond_t ready; /* a frame became ready, or it ends */
+    pthread_cond_t room;  /* stages became free, or it failed */
+    pthread_cond_t work;  /* a batch was queued, or it ends */
+    pthread_cond_t ready; /* frames became ready, or it ends */
     uint64_t queued;      /* frames handed over by the caller */
     uint64_t claimed;     /* of them taken by workers */
     uint64_t written;     /* of them given to the output */
@@ -95,20 +98,53 @@ static void stop(struct pack_writer *writer, const struct thaw_error *error)
 
 /* --- Workers ---------------------------------------------------------------------------------- */
 
-static struct stage *claim(struct pack_writer *writer, uint64_t *ret_frame)
+static bool has_work_locked(const struct pack_writer *writer)
 {
-    struct stage *stage = NULL;
+    return writer->queued - writer->claimed >= BATCH ||
+           (writer->closing && writer->claimed < writer->queued);
+}
+
+/* Returns how many frames the worker has from now on, the first of which is *ret_first. 0: the work
+ * is over. */
+static unsigned claim(struct pack_writer *writer, uint64_t *ret_first)
+{
+    unsigned count = 0;
     pthread_mutex_lock(&writer->lock);
     writer->idle++;
-    while (!writer->stopped && !writer->closing && writer->claimed == writer->queued)
+    while (!writer->stopped && !writer->closing && !has_work_locked(writer))
         pthread_cond_wait(&writer->work, &writer->lock);
     writer->idle--;
-    if (!writer->stopped && writer->claimed < writer->queued) {
-        *ret_frame = writer->claimed++;
-        stage = stage_of(writer, *ret_frame);
+    if (!writer->stopped && has_work_locked(writer)) {
+        count = (unsigned)MIN(writer->queued - writer->claimed, (uint64_t)BATCH);
+        *ret_first = writer->claimed;
+        writer->claimed += count;
     }
     pthread_mutex_unlock(&writer->lock);
-    return stage;
+    return count;
+}
+
+static void give_ready(struct pack_writer *writer, uint64_t first, unsigned count)
+{
+    pthread_mutex_lock(&writer->lock);
+    for (unsigned i = 0; i < count; i++)
+        stage_of(writer, first + i)->state = STAGE_READY;
+    /* Nobody waits for frames that are not the next. */
+    if (first == writer->written)
+        pthread_cond_signal(&writer->ready);
+    pthread_mutex_unlock(&writer->lock);
+}
+
+static int encode(struct pack_writer *writer, ZSTD_CCtx *context, uint64_t first, unsigned count,
+    struct thaw_error *error)
+{
+    for (unsigned i = 0; i < count; i++) {
+        struct stage *stage = stage_of(writer, first + i);
+        int r = frame_encode(context, &writer->id, first + i, stage->raw, stage->used,
+            stage->packed, &stage->entry, &stage->stored, error);
+        if (r < 0)
+            return error_prefix(error, r, "writing pack '%s'", writer->output.name);
+    }
+    return 0;
 }
 
 static void *worker_thread(void *data)
@@ -123,19 +159,12 @@ static void *worker_thread(void *data)
         error_errno(&error, ENOMEM, "preparing to compress pack '%s'", writer->output.name);
         stop(writer, &error);
     }
-    uint64_t frame;
-    struct stage *stage;
-    while ((stage = claim(writer, &frame)) != NULL) {
-        int r = frame_encode(context, &writer->id, frame, stage->raw, stage->used, stage->packed,
-            &stage->entry, &stage->stored, &error);
-        if (r < 0)
-            error_prefix(&error, r, "writing pack '%s'", writer->output.name);
-        pthread_mutex_lock(&writer->lock);
-        stage->state = STAGE_READY;
-        if (r < 0)
-            stop_locked(writer, &error);
-        pthread_cond_signal(&writer->ready);
-        pthread_mutex_unlock(&writer->lock);
+    uint64_t first;
+    for (unsigned count; (count = claim(writer, &first)) > 0;) {
+        if (encode(writer, context, first, count, &error) < 0)
+            stop(writer, &error);
+        else
+            give_ready(writer, first, count);
     }
     ZSTD_freeCCtx(context);
     return NULL;
@@ -152,28 +181,28 @@ static int start_thread(struct pack_writer *writer, pthread_t *thread, void *(*m
 
 /* --- The output thread ------------------------------------------------------------------------ */
 
-/* The next frame in order, when it is ready. NULL: the work is over. */
-static struct stage *await_ready(struct pack_writer *writer)
+/* Returns how many frames are ready that are the next in order. 0: the work is over. */
+static unsigned await_ready(struct pack_writer *writer)
 {
-    struct stage *stage = NULL;
+    unsigned count = 0;
     pthread_mutex_lock(&writer->lock);
     while (!writer->stopped && !(writer->closing && writer->written == writer->queued)) {
-        struct stage *next = stage_of(writer, writer->written);
-        if (writer->written < writer->queued && next->state == STAGE_READY) {
-            stage = next;
+        while (writer->written + count < writer->queued && count < BATCH &&
+               stage_of(writer, writer->written + count)->state == STAGE_READY)
+            count++;
+        if (count > 0)
             break;
-        }
         pthread_cond_wait(&writer->ready, &writer->lock);
     }
     pthread_mutex_unlock(&writer->lock);
-    return stage;
+    return count;
 }
 
-static void release(struct pack_writer *writer, struct stage *stage)
+static void release(struct pack_writer *writer, unsigned count)
 {
     pthread_mutex_lock(&writer->lock);
-    stage->state = STAGE_FREE;
-    writer->written++;
+    for (unsigned i = 0; i < count; i++)
+        stage_of(writer, writer->written++)->state = STAGE_FREE;
     pthread_cond_signal(&writer->room);
     pthread_mutex_unlock(&writer->lock);
 }
@@ -198,12 +227,12 @@ static void *output_thread(void *data)
 {
     struct pack_writer *writer = data;
     struct thaw_error error;
-    struct stage *stage;
     int r = 0;
-    while (r == 0 && (stage = await_ready(writer)) != NULL) {
-        r = write_frame(writer, stage, &error);
+    for (unsigned count; r == 0 && (count = await_ready(writer)) > 0;) {
+        for (unsigned i = 0; i < count && r == 0; i++)
+            r = write_frame(writer, stage_of(writer, writer->written + i), &error);
         if (r == 0)
-            release(writer, stage);
+            release(writer, count);
     }
     /* Not left to the caller: the kernel cancels what a thread has submitted when that ends. */
     if (r == 0)
@@ -375,15 +404,18 @@ static int begin_frame(struct pack_writer *writer, struct thaw_error *error)
     return 0;
 }
 
-/* Hands the frame over, with one more worker where all are busy. Running with fewer than wanted is
- * fine; with none is not. */
+/* Hands the frame over, and where that completes a batch and all workers are busy, with one more.
+ * Running with fewer than wanted is fine; with none is not. */
 static int end_frame(struct pack_writer *writer, struct thaw_error *error)
 {
     pthread_mutex_lock(&writer->lock);
     take_ptr(writer->filling)->state = STAGE_QUEUED;
     writer->queued++;
-    bool need_worker = writer->idle < writer->queued - writer->claimed;
-    pthread_cond_signal(&writer->work);
+    bool batch = has_work_locked(writer);
+    bool need_worker =
+        writer->worker_count == 0 || writer->idle * BATCH < writer->queued - writer->claimed;
+    if (batch)
+        pthread_cond_signal(&writer->work);
     pthread_mutex_unlock(&writer->lock);
 
     if (!need_worker || writer->worker_count == writer->thread_limit)
