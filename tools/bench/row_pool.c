@@ -56,18 +56,10 @@ static void free_size(struct size *size)
     floor_image_free(&size->image);
 }
 
-/* What a thread has done just before makes a difference of a tenth: both begin awake. */
-static void stay_awake(void)
-{
-    for (uint64_t end_ns = now_ns() + 500000; now_ns() < end_ns;)
-        ;
-}
-
 static int run_floor(
     struct bench *bench, const char *row, struct size *size, struct thaw_error *error)
 {
     int r = floor_shell_make(&size->image, &size->shell, error);
-    stay_awake();
     return r < 0 ? r
                  : sample_floor_shell(
                        bench, row, size->names[0], &size->by_hand, &size->shell, error);
@@ -78,7 +70,6 @@ static int run_pooled(
     struct bench *bench, const char *row, struct size *size, struct thaw_error *error)
 {
     int r = thaw_pool_wait(size->pool, GUEST_TIMEOUT_MS, error);
-    stay_awake();
     if (r == 0)
         r = sample_thaw_keep(bench, row, size->names[1], &size->by_thaw, &size->clone, error);
     return r < 0 ? r : thaw_pool_wait(size->pool, GUEST_TIMEOUT_MS, error);
