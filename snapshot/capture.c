@@ -61,6 +61,7 @@ static int capture_held(struct capture *capture, struct thaw_error *error)
 static int capture_instant(struct capture *capture, struct thaw_error *error)
 {
     bool was_running = false;
+    vm_state_make_ready(capture->state);
     uint64_t start = timing_now_ns();
     int r = vm_hold(capture->vm, &was_running, error);
     if (r < 0)

@@ -101,10 +101,11 @@ int vcpu_read_tsc_khz(int vcpu_fd, uint32_t *ret_khz, struct thaw_error *error)
 
 /* The guest's TSC is the host's plus an offset: read that way, all vCPUs show the same instant
  * however long after each other they are read. */
-static int save_tsc(
-    int vcpu_fd, const struct vm_clock *clock, struct vcpu_state *ret, struct thaw_error *error)
+static int save_tsc(int vcpu_fd, const struct vm_clock *clock, const struct vcpu_fixed *fixed,
+    struct vcpu_state *ret, struct thaw_error *error)
 {
-    int r = vcpu_read_tsc_khz(vcpu_fd, &ret->tsc_khz, error);
+    ret->tsc_khz = fixed->tsc_khz;
+    int r = ret->tsc_khz ? 0 : vcpu_read_tsc_khz(vcpu_fd, &ret->tsc_khz, error);
     if (r < 0)
         return r;
     uint64_t offset;
@@ -218,8 +219,29 @@ static int restore_sregs(const struct kvm *kvm, int vcpu_fd, const struct vcpu_s
     return r < 0 ? failed("setting a vCPU's system registers", error) : 0;
 }
 
-static int save_cpuid(int vcpu_fd, struct vcpu_state *ret, struct thaw_error *error)
+void vcpu_fixed_init(struct vcpu_fixed *fixed, uint32_t tsc_khz,
+    const struct kvm_cpuid_entry2 *cpuid, uint32_t cpuid_count)
 {
+    *fixed = (struct vcpu_fixed){.tsc_khz = tsc_khz, .cpuid_count = cpuid_count};
+    fixed->cpuid = malloc(cpuid_count * sizeof(*cpuid));
+    if (fixed->cpuid)
+        memcpy(fixed->cpuid, cpuid, cpuid_count * sizeof(*cpuid));
+}
+
+void vcpu_fixed_fini(struct vcpu_fixed *fixed)
+{
+    free(fixed->cpuid);
+    *fixed = (struct vcpu_fixed){0};
+}
+
+static int save_cpuid(
+    int vcpu_fd, const struct vcpu_fixed *fixed, struct vcpu_state *ret, struct thaw_error *error)
+{
+    if (fixed->cpuid) {
+        ret->cpuid_count = fixed->cpuid_count;
+        memcpy(ret->cpuid, fixed->cpuid, ret->cpuid_count * sizeof(ret->cpuid[0]));
+        return 0;
+    }
     struct cpu_x86_cpuid *cpuid _cleanup_free_ = calloc(1, sizeof(*cpuid));
     if (!cpuid)
         return error_errno(error, ENOMEM, "allocating CPUID tables");
@@ -265,7 +287,8 @@ static int run_step(
 }
 
 int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct msr_list *msrs,
-    const struct vm_clock *clock, struct vcpu_state *ret, struct thaw_error *error)
+    const struct vm_clock *clock, const struct vcpu_fixed *fixed, struct vcpu_state *ret,
+    struct thaw_error *error)
 {
     static const struct step first = STEP(KVM_GET_MP_STATE, mp_state, "reading a vCPU's run state");
     static const struct step middle[] = {
@@ -288,9 +311,9 @@ int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct msr_list *m
     if (r == 0 && kvm->xcrs)
         r = run_step(vcpu_fd, &xcrs, ret, error);
     if (r == 0)
-        r = save_cpuid(vcpu_fd, ret, error);
+        r = save_cpuid(vcpu_fd, fixed, ret, error);
     if (r == 0)
-        r = save_tsc(vcpu_fd, clock, ret, error);
+        r = save_tsc(vcpu_fd, clock, fixed, ret, error);
     if (r == 0)
         r = msrs_save(vcpu_fd, msrs, ret, error);
     return r < 0 ? r : run_step(vcpu_fd, &last, ret, error);

@@ -52,10 +52,23 @@ int msr_list_read(const struct kvm *kvm, struct msr_list *ret, struct thaw_error
 /* Reads the clocks. Once per save, before the vCPUs, which are all parked. */
 int vm_clock_save(int vm_fd, struct vm_clock *ret, struct thaw_error *error);
 
+/* What no guest changes of a vCPU, and KVM not once it has run: what is known need not be read. */
+struct vcpu_fixed {
+    uint32_t tsc_khz; /* 0: not known */
+    uint32_t cpuid_count;
+    struct kvm_cpuid_entry2 *cpuid; /* NULL: not known */
+};
+
+/* Remembers it; there may be no memory for that. */
+void vcpu_fixed_init(struct vcpu_fixed *fixed, uint32_t tsc_khz,
+    const struct kvm_cpuid_entry2 *cpuid, uint32_t cpuid_count);
+void vcpu_fixed_fini(struct vcpu_fixed *fixed);
+
 /* Reads everything of a vCPU. On the vCPU's thread, or while that is parked; `clock` is the instant
  * for which the TSC is computed, the same for all vCPUs. */
 int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct msr_list *msrs,
-    const struct vm_clock *clock, struct vcpu_state *ret, struct thaw_error *error);
+    const struct vm_clock *clock, const struct vcpu_fixed *fixed, struct vcpu_state *ret,
+    struct thaw_error *error);
 
 /* Reads the interrupt controllers and the timer. After the vCPUs. */
 int vm_chips_save(int vm_fd, struct vm_chips *ret, struct thaw_error *error);

@@ -304,6 +304,13 @@ fail:
     return r;
 }
 
+void vcpu_settle(
+    struct vcpu *vcpu, uint32_t tsc_khz, const struct kvm_cpuid_entry2 *cpuid, uint32_t cpuid_count)
+{
+    vcpu_fixed_init(&vcpu->fixed, tsc_khz, cpuid, cpuid_count);
+    fresh_vcpu_fini(&vcpu->fresh);
+}
+
 void vcpu_fini(struct vcpu *vcpu)
 {
     if (!vcpu->ops)
@@ -317,6 +324,7 @@ void vcpu_fini(struct vcpu *vcpu)
     if (vcpu->fd >= 0)
         close(vcpu->fd);
     fresh_vcpu_fini(&vcpu->fresh);
+    vcpu_fixed_fini(&vcpu->fixed);
     pthread_cond_destroy(&vcpu->order_changed);
     pthread_mutex_destroy(&vcpu->lock);
     *vcpu = (struct vcpu){.fd = -1};
@@ -330,13 +338,13 @@ void vcpu_order(struct vcpu *vcpu, enum vcpu_order order)
     vcpu->order = order;
     if (order == VCPU_RUN)
         vcpu->parked = false;
-    if (kick) {
+    if (kick)
         set_immediate_exit(vcpu, 1);
-        if (!pthread_equal(pthread_self(), vcpu->thread))
-            pthread_kill(vcpu->thread, vcpu->kick_signal);
-    }
     pthread_mutex_unlock(&vcpu->lock);
-    /* Behind the lock, which the thread takes first. */
+    /* Behind the lock, which the thread takes first. It does not end meanwhile: the caller keeps
+     * the VM. */
+    if (kick && !pthread_equal(pthread_self(), vcpu->thread))
+        pthread_kill(vcpu->thread, vcpu->kick_signal);
     if (changes)
         pthread_cond_signal(&vcpu->order_changed);
 }

@@ -50,6 +50,7 @@ struct vcpu {
     pthread_t thread;
     bool thread_started;
     struct vcpu_fresh fresh; /* until its state is set */
+    struct vcpu_fixed fixed; /* from then on */
     bool has_kvmclock;       /* may have: the guest is to be told of pauses */
     bool completion_pending; /* vCPU thread: the last exit's instruction is not finished yet */
     _Atomic uint64_t exits;
@@ -66,6 +67,10 @@ struct vcpu {
  */
 int vcpu_init(struct vcpu *vcpu, const struct kvm *kvm, int vm_fd, uint32_t index, int kick_signal,
     const char *name, const struct vcpu_ops *ops, void *ops_data, struct thaw_error *error);
+
+/* Its features are what they will always be: `fresh` is over. */
+void vcpu_settle(struct vcpu *vcpu, uint32_t tsc_khz, const struct kvm_cpuid_entry2 *cpuid,
+    uint32_t cpuid_count);
 
 /* Orders the thread to quit and waits for it. A vCPU of zeroes is allowed. */
 void vcpu_fini(struct vcpu *vcpu);

@@ -81,7 +81,8 @@ static int boot(struct thaw_vm *vm, const struct thaw_vm_options *opt, struct th
     if (r == 0)
         r = vmgenid_renew(&vm->mem, error);
     for (uint32_t i = 0; i < vm->vcpu_count; i++)
-        fresh_vcpu_fini(&vm->vcpus[i].fresh);
+        vcpu_settle(&vm->vcpus[i], vm->vcpus[i].fresh.tsc_khz, vm->vcpus[i].fresh.cpuid->entries,
+            vm->vcpus[i].fresh.cpuid->head.nent);
     /* The other vCPUs wait for the boot processor to start them. */
     if (r == 0)
         r = cpu_x86_set_firmware_state(vm->vcpus[0].fd, error);

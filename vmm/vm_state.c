@@ -27,6 +27,20 @@ void vm_state_free(struct vm_state *state)
     free(state);
 }
 
+static void touch(volatile uint8_t *bytes, size_t count)
+{
+    for (size_t i = 0; i < count; i += PAGE_BYTES)
+        bytes[i] = 0;
+    bytes[count - 1] = 0;
+}
+
+void vm_state_make_ready(struct vm_state *state)
+{
+    uint8_t stack[10 * PAGE_BYTES]; /* a list of MSRs takes four */
+    touch(stack, sizeof(stack));
+    touch((uint8_t *)state->vcpus, state->vcpu_count * sizeof(*state->vcpus));
+}
+
 int vm_state_save(struct thaw_vm *vm, struct vm_state *state, struct thaw_error *error)
 {
     const struct kvm *kvm = &vm->env->kvm;
@@ -37,8 +51,8 @@ int vm_state_save(struct thaw_vm *vm, struct vm_state *state, struct thaw_error 
     machine_save(&vm->machine, &state->machine);
     r = vm_clock_save(vm->fd, &state->clock, error);
     for (uint32_t i = 0; i < vm->vcpu_count && r == 0; i++)
-        r = vcpu_state_save(
-            kvm, vm->vcpus[i].fd, &host->msrs, &state->clock, &state->vcpus[i], error);
+        r = vcpu_state_save(kvm, vm->vcpus[i].fd, &host->msrs, &state->clock, &vm->vcpus[i].fixed,
+            &state->vcpus[i], error);
     return r < 0 ? r : vm_chips_save(vm->fd, &state->chips, error);
 }
 
@@ -71,7 +85,10 @@ static int restore_kvm(struct thaw_vm *vm, const struct vm_state *state,
                       : vcpu_state_restore(kvm, vcpu->fd, &vcpu->fresh, from, now, ticks, error);
         if (r < 0)
             return error_prefix(error, r, "restoring vCPU %u", i);
-        fresh_vcpu_fini(&vcpu->fresh);
+        /* KVM may have been content with a frequency near to that. */
+        if (!again)
+            vcpu_settle(vcpu, from->tsc_khz == vcpu->fresh.tsc_khz ? from->tsc_khz : 0, from->cpuid,
+                from->cpuid_count);
         vcpu->has_kvmclock = vcpu_state_has_kvmclock(from);
     }
     const struct vm_chips *known = again ? NULL : vm->fresh_chips;

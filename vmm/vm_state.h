@@ -24,6 +24,10 @@ enum vm_clock_policy {
 struct vm_state *vm_state_new(uint32_t vcpu_count);
 void vm_state_free(struct vm_state *state);
 
+/* Touches what vm_state_save will touch on the calling thread: page faults would lengthen a pause.
+ */
+void vm_state_make_ready(struct vm_state *state);
+
 /* Reads the state of a VM that is paused, and stays so. state has room for its vCPUs. */
 int vm_state_save(struct thaw_vm *vm, struct vm_state *state, struct thaw_error *error);
 
