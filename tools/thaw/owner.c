@@ -92,15 +92,14 @@ static int write_record(struct owner *owner, struct thaw_error *error)
     return runtime_write_status(&owner->slot, status, error);
 }
 
-/* Brings the record in line with the VM. A record that cannot be written (the disk is full) is no
- * reason to end a VM: the control socket tells the truth. */
-static void note_state(struct owner *owner)
+/* False: it is as it was. */
+static bool look_at_state(struct owner *owner)
 {
     struct thaw_vm_info info;
 
     owner_get_info(owner, &info);
     if (info.state == owner->state && info.reason == owner->reason)
-        return;
+        return false;
     owner->state = info.state;
     owner->reason = info.reason;
     if (!owner->ended && (info.state == THAW_VM_STOPPED || info.state == THAW_VM_FAILED)) {
@@ -111,7 +110,15 @@ static void note_state(struct owner *owner)
             capture_cancel(&owner->capture);
         recording_end(&owner->recording);
     }
-    write_record(owner, NULL);
+    return true;
+}
+
+/* Brings the record in line with the VM. A record that cannot be written (the disk is full) is no
+ * reason to end a VM: the control socket tells the truth. */
+static void note_state(struct owner *owner)
+{
+    if (look_at_state(owner))
+        write_record(owner, NULL);
 }
 
 int owner_set_state(struct owner *owner, enum thaw_vm_state state, struct thaw_error *error)
@@ -331,6 +338,12 @@ static int find_snapshot(struct owner *owner, thaw_store *store, struct thaw_err
     return 0;
 }
 
+/* A recording has to begin before the guest runs. */
+static bool runs_at_once(const struct vm_restore *from)
+{
+    return !from->paused && !(from->flags & THAW_RESTORE_RECORD);
+}
+
 static int restore_with(
     struct owner *owner, thaw_store *store, int memory_fd, struct thaw_error *error)
 {
@@ -341,7 +354,7 @@ static int restore_with(
         .name = owner->config.name,
         .mode = from->mode,
         .clock = from->clock,
-        .flags = from->flags,
+        .flags = from->flags | (runs_at_once(from) ? THAW_RESTORE_RESUME : 0),
         .disks = disks,
         .disk_count = from->disk_count,
         .console = console_write,
@@ -429,8 +442,10 @@ static int start(struct owner *owner, struct thaw_error *error)
     if (rc == 0)
         rc = server_open(
             &owner->loop, owner->slot.socket_path, api_handle, owner, &owner->server, error);
-    if (rc == 0 && !(from && from->paused))
-        rc = from ? thaw_vm_resume(owner->vm, error) : thaw_vm_start(owner->vm, error);
+    if (rc == 0 && !from)
+        rc = thaw_vm_start(owner->vm, error);
+    else if (rc == 0 && !from->paused && !runs_at_once(from))
+        rc = thaw_vm_resume(owner->vm, error);
     if (rc == 0 && from)
         offer_make(&owner->slot, owner->config.snapshot_id);
     return rc;
@@ -474,7 +489,7 @@ int owner_open(const struct vm_config *config, struct owner **ret, struct thaw_e
     if (rc == 0) {
         owner->started_ms = now_ms();
         clock_gettime(CLOCK_REALTIME, &owner->started);
-        note_state(owner);
+        look_at_state(owner);
         rc = write_record(owner, error);
         if (rc < 0)
             owner->reason = THAW_REASON_REQUEST;
