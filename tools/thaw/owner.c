@@ -19,6 +19,7 @@
 
 #define CONSOLE_PAUSE_MS  5    /* output is collected for so long between two looks at it */
 #define FINISH_MS         1000 /* for readers to take the rest of the output */
+#define FIRST_MS          2    /* for the first output, before a VM is announced */
 #define DEFAULT_NAMES_MAX 9999
 
 struct owner {
@@ -446,8 +447,6 @@ static int start(struct owner *owner, struct thaw_error *error)
         rc = thaw_vm_start(owner->vm, error);
     else if (rc == 0 && !from->paused && !runs_at_once(from))
         rc = thaw_vm_resume(owner->vm, error);
-    if (rc == 0 && from)
-        offer_make(&owner->slot, owner->config.snapshot_id);
     return rc;
 }
 
@@ -490,9 +489,6 @@ int owner_open(const struct vm_config *config, struct owner **ret, struct thaw_e
         owner->started_ms = now_ms();
         clock_gettime(CLOCK_REALTIME, &owner->started);
         look_at_state(owner);
-        rc = write_record(owner, error);
-        if (rc < 0)
-            owner->reason = THAW_REASON_REQUEST;
     }
     if (rc < 0) {
         owner_close(owner);
@@ -569,6 +565,31 @@ static void finish(struct owner *owner, owner_turn_fn turn, void *data)
             break;
         loop_turn(&owner->loop, 10);
     }
+}
+
+/* Waits a moment for what the guest prints first, and delivers it. */
+static void deliver_first(struct owner *owner, owner_turn_fn turn, void *data)
+{
+    int64_t deadline = now_ms() + FIRST_MS;
+
+    while (!owner->console_ms && now_ms() < deadline)
+        loop_turn(&owner->loop, 1);
+    take_console(owner);
+    turn(data, false);
+}
+
+int owner_announce(struct owner *owner, owner_turn_fn turn, void *data, struct thaw_error *error)
+{
+    int rc;
+
+    if (turn)
+        deliver_first(owner, turn, data);
+    rc = write_record(owner, error);
+    if (rc < 0)
+        owner->reason = THAW_REASON_REQUEST;
+    else if (owner->config.restore)
+        offer_make(&owner->slot, owner->config.snapshot_id);
+    return rc;
 }
 
 void owner_run(struct owner *owner, owner_turn_fn turn, void *data)

@@ -17,10 +17,14 @@ struct owner;
  * something. `last` is true when the VM has ended: 0 then means that all is done. */
 typedef int (*owner_turn_fn)(void *data, bool last);
 
-/* Claims the name, boots or restores the VM, opens its control socket and starts it. `config` is
- * copied; its strings are borrowed until owner_close. The caller has blocked the signals that it
- * wants handled by owner_run. */
+/* Claims the name, boots or restores the VM, opens its control socket and starts it; nobody finds
+ * it by its record yet. `config` is copied; its strings are borrowed until owner_close. The caller
+ * has blocked the signals that it wants handled by owner_run. */
 int owner_open(const struct vm_config *config, struct owner **ret, struct thaw_error *error);
+
+/* Writes the VM's record, and offers its memory to others who restore the same, after what the
+ * guest prints first, if `turn` delivers it: people wait for that. Before owner_run. */
+int owner_announce(struct owner *owner, owner_turn_fn turn, void *data, struct thaw_error *error);
 
 /* Stops the VM if need be, and gives the name back. The record stays if the VM ended by itself.
  * NULL is allowed. */

@@ -39,6 +39,11 @@ static int run_foreground(const struct cli *cli, const struct vm_config *config)
         owner_close(owner);
         return cli_report(&error);
     }
+    if (owner_announce(owner, foreground_turn, foreground, &error) < 0) {
+        foreground_close(foreground);
+        owner_close(owner);
+        return cli_report(&error);
+    }
     owner_run(owner, foreground_turn, foreground);
     foreground_close(foreground);
     owner_get_info(owner, &info);
@@ -85,13 +90,17 @@ static int run_child(const struct vm_config *config, int report_fd)
     char *text;
     size_t count;
     int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    int rc;
 
     signals_block();
     setsid();
     for (int fd = STDIN_FILENO; null_fd >= 0 && fd <= STDERR_FILENO; fd++)
         dup2(null_fd, fd);
     cleanup_close(&null_fd);
-    if (owner_open(config, &owner, &error) < 0) {
+    rc = owner_open(config, &owner, &error);
+    if (rc == 0 && (rc = owner_announce(owner, NULL, NULL, &error)) < 0)
+        owner_close(owner);
+    if (rc < 0) {
         tell(report_fd, '-', error.message[0] ? error.message : thaw_strerror(error.code));
         return CLI_FAILED;
     }
