@@ -7,12 +7,16 @@
 // The instant is when capture_memory_rest collects marks: no vCPU runs and no device writes. Say
 // that a page is *settled* if its last copy (if it has none: what the snapshot is relative to, or
 // zeros) is what the page holds. Throughout, each page is settled, marked, or in `wanted`:
-//   first round  All marks are taken, of private pages or not; then the kernel is asked which pages
-//                are private. Without a base, or in a full snapshot of a VM that was not restored,
-//                all of those are wanted: the others are untouched. Else those of them that had a
-//                mark: a private page without one is as it was saved last, one that is not private
-//                is as it was restored, or zero. A page that becomes private after it was asked for
-//                does so by a write, which marks it.
+//   first round  All marks are taken, of private pages or not.
+//                Diff of a VM that was booted: all that had a mark are wanted. A page of zeros,
+//                too, whose memory the kernel may have taken back meanwhile (of underused huge
+//                pages, it does): it is not private then, and the base has what it held before.
+//                Marks that no write made were taken by the snapshot before. Else the kernel is
+//                asked which pages are private. Without a base, or in a full snapshot of a VM that
+//                was booted, all of those are wanted: the others are zero. Of a VM that was
+//                restored, those of them that had a mark: a private page without one is as it was
+//                saved last, one that is not private is as it was restored. A page that becomes
+//                private after it was asked for does so by a write, which marks it.
 //   then         A mark is taken before its page is copied (dirty_take says why a write is either
 //                in the copy or marked again), and all that were taken are wanted. They are few, so
 //                nobody asks any more which pages are private: a page that has a mark for another
@@ -287,20 +291,26 @@ static int take_marks(struct capture_memory *memory, struct thaw_error *error)
     return r;
 }
 
+static int want_private(struct capture_memory *memory, bool marked_only, struct thaw_error *error)
+{
+    const struct mem *mem = memory->mem;
+    memset(memory->wanted, 0, memory->words * sizeof(memory->wanted[0]));
+    int r = pagemap_private(mem->base, mem->bytes, memory->wanted, error);
+    for (size_t i = 0; i < memory->words && r == 0 && marked_only; i++)
+        memory->wanted[i] &= memory->marked[i];
+    return r;
+}
+
 /* What differs from the base, or from untouched memory. */
 static int take_first(struct capture_memory *memory, struct thaw_error *error)
 {
-    const struct mem *mem = memory->mem;
+    const struct lineage *lineage = memory->capture->lineage;
+    bool changes_only = memory->relative && lineage->base;
     int r = take_marks(memory, error);
-    if (r == 0) {
-        memset(memory->wanted, 0, memory->words * sizeof(memory->wanted[0]));
-        r = pagemap_private(mem->base, mem->bytes, memory->wanted, error);
-    }
+    if (r == 0 && (!changes_only || lineage->origin))
+        r = want_private(memory, changes_only, error);
     if (r < 0)
         return r;
-    if (memory->relative && memory->capture->lineage->base)
-        for (size_t i = 0; i < memory->words; i++)
-            memory->wanted[i] &= memory->marked[i];
     job_phase(memory->job, "memory", count_bits(memory->wanted, memory->words) * PAGE_BYTES);
     return 0;
 }
