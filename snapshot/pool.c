@@ -149,9 +149,10 @@ static void *maker_thread(void *data)
     struct thaw_pool *pool = data;
     pthread_mutex_lock(&pool->lock);
     while (!pool->closing) {
-        if (pool->ready_count >= pool->target)
+        if (pool->ready_count >= pool->target) {
+            pool->first_taken_ns = 0; /* the next one that is taken wakes it */
             pthread_cond_wait(&pool->wanted, &pool->lock);
-        else if (pool->failure < 0) {
+        } else if (pool->failure < 0) {
             if (wait_until_locked(pool, &pool->wanted, timing_now_ns() + RETRY_NS) == ETIMEDOUT)
                 pool->failure = 0;
         } else if (quiet_from_locked(pool) > timing_now_ns())

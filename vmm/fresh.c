@@ -51,6 +51,9 @@ static void learn_chips(struct fresh *fresh, struct thaw_vm *vm)
 void fresh_learn(struct fresh *fresh, struct thaw_vm *vm)
 {
     const struct env_host *host;
+    vm->fresh_chips = NULL;
+    for (uint32_t i = 0; i < vm->vcpu_count; i++)
+        vm->vcpus[i].fresh.state = NULL;
     if (env_host(vm->env, &host, NULL) < 0)
         return;
     if (!atomic_load(&fresh->chips))

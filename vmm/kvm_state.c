@@ -47,6 +47,7 @@
 
 #define CR0_TS            0x8u
 #define LAPIC_LVT_TIMER   0x320u
+#define APIC_BASE_ENABLED 0x800u /* else interrupts of the PICs come past it */
 #define LAPIC_LVT_LINT0   0x350u
 #define LAPIC_MASKED      0x10000u
 #define LAPIC_DEADLINE    0x40000u /* the timer's mode, in its LVT */
@@ -219,13 +220,15 @@ static int restore_sregs(const struct kvm *kvm, int vcpu_fd, const struct vcpu_s
     return r < 0 ? failed("setting a vCPU's system registers", error) : 0;
 }
 
-void vcpu_fixed_init(struct vcpu_fixed *fixed, uint32_t tsc_khz,
-    const struct kvm_cpuid_entry2 *cpuid, uint32_t cpuid_count)
+int vcpu_fixed_init(struct vcpu_fixed *fixed, uint32_t tsc_khz,
+    const struct kvm_cpuid_entry2 *cpuid, uint32_t cpuid_count, struct thaw_error *error)
 {
     *fixed = (struct vcpu_fixed){.tsc_khz = tsc_khz, .cpuid_count = cpuid_count};
     fixed->cpuid = malloc(cpuid_count * sizeof(*cpuid));
-    if (fixed->cpuid)
-        memcpy(fixed->cpuid, cpuid, cpuid_count * sizeof(*cpuid));
+    if (!fixed->cpuid)
+        return error_errno(error, ENOMEM, "allocating CPUID tables");
+    memcpy(fixed->cpuid, cpuid, cpuid_count * sizeof(*cpuid));
+    return 0;
 }
 
 void vcpu_fixed_fini(struct vcpu_fixed *fixed)
@@ -408,7 +411,8 @@ static uint32_t lapic_register(const struct kvm_lapic_state *lapic, unsigned off
 
 bool lapic_masks_pic(const struct vcpu_state *state)
 {
-    return lapic_register(&state->lapic, LAPIC_LVT_LINT0) & LAPIC_MASKED;
+    return (state->sregs.apic_base & APIC_BASE_ENABLED) &&
+           (lapic_register(&state->lapic, LAPIC_LVT_LINT0) & LAPIC_MASKED);
 }
 
 static int change_timer_mode(int vcpu_fd, const struct vcpu_state *state, struct thaw_error *error)

@@ -59,9 +59,8 @@ struct vcpu_fixed {
     struct kvm_cpuid_entry2 *cpuid; /* NULL: not known */
 };
 
-/* Remembers it; there may be no memory for that. */
-void vcpu_fixed_init(struct vcpu_fixed *fixed, uint32_t tsc_khz,
-    const struct kvm_cpuid_entry2 *cpuid, uint32_t cpuid_count);
+int vcpu_fixed_init(struct vcpu_fixed *fixed, uint32_t tsc_khz,
+    const struct kvm_cpuid_entry2 *cpuid, uint32_t cpuid_count, struct thaw_error *error);
 void vcpu_fixed_fini(struct vcpu_fixed *fixed);
 
 /* Reads everything of a vCPU. On the vCPU's thread, or while that is parked; `clock` is the instant

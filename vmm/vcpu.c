@@ -304,11 +304,12 @@ fail:
     return r;
 }
 
-void vcpu_settle(
-    struct vcpu *vcpu, uint32_t tsc_khz, const struct kvm_cpuid_entry2 *cpuid, uint32_t cpuid_count)
+int vcpu_settle(struct vcpu *vcpu, uint32_t tsc_khz, const struct kvm_cpuid_entry2 *cpuid,
+    uint32_t cpuid_count, struct thaw_error *error)
 {
-    vcpu_fixed_init(&vcpu->fixed, tsc_khz, cpuid, cpuid_count);
+    int r = vcpu_fixed_init(&vcpu->fixed, tsc_khz, cpuid, cpuid_count, error);
     fresh_vcpu_fini(&vcpu->fresh);
+    return r;
 }
 
 void vcpu_fini(struct vcpu *vcpu)
@@ -341,8 +342,8 @@ void vcpu_order(struct vcpu *vcpu, enum vcpu_order order)
     if (kick)
         set_immediate_exit(vcpu, 1);
     pthread_mutex_unlock(&vcpu->lock);
-    /* Behind the lock, which the thread takes first. It does not end meanwhile: the caller keeps
-     * the VM. */
+    /* Behind the lock, which the thread takes first. It does not end meanwhile: the caller holds
+     * the VM's lock, or joins the thread. */
     if (kick && !pthread_equal(pthread_self(), vcpu->thread))
         pthread_kill(vcpu->thread, vcpu->kick_signal);
     if (changes)

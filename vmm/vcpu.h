@@ -69,8 +69,8 @@ int vcpu_init(struct vcpu *vcpu, const struct kvm *kvm, int vm_fd, uint32_t inde
     const char *name, const struct vcpu_ops *ops, void *ops_data, struct thaw_error *error);
 
 /* Its features are what they will always be: `fresh` is over. */
-void vcpu_settle(struct vcpu *vcpu, uint32_t tsc_khz, const struct kvm_cpuid_entry2 *cpuid,
-    uint32_t cpuid_count);
+int vcpu_settle(struct vcpu *vcpu, uint32_t tsc_khz, const struct kvm_cpuid_entry2 *cpuid,
+    uint32_t cpuid_count, struct thaw_error *error);
 
 /* Orders the thread to quit and waits for it. A vCPU of zeroes is allowed. */
 void vcpu_fini(struct vcpu *vcpu);

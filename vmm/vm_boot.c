@@ -80,9 +80,11 @@ static int boot(struct thaw_vm *vm, const struct thaw_vm_options *opt, struct th
         r = boot_load(&vm->mem, &source, vm->shape.vcpu_count, &entry, error);
     if (r == 0)
         r = vmgenid_renew(&vm->mem, error);
-    for (uint32_t i = 0; i < vm->vcpu_count; i++)
-        vcpu_settle(&vm->vcpus[i], vm->vcpus[i].fresh.tsc_khz, vm->vcpus[i].fresh.cpuid->entries,
-            vm->vcpus[i].fresh.cpuid->head.nent);
+    for (uint32_t i = 0; i < vm->vcpu_count && r == 0; i++) {
+        const struct vcpu_fresh *fresh = &vm->vcpus[i].fresh;
+        r = vcpu_settle(
+            &vm->vcpus[i], fresh->tsc_khz, fresh->cpuid->entries, fresh->cpuid->head.nent, error);
+    }
     /* The other vCPUs wait for the boot processor to start them. */
     if (r == 0)
         r = cpu_x86_set_firmware_state(vm->vcpus[0].fd, error);

@@ -83,12 +83,12 @@ static int restore_kvm(struct thaw_vm *vm, const struct vm_state *state,
         uint64_t ticks = ns_to_ticks(advance_ns, from->tsc_khz);
         int r = again ? vcpu_state_reset(kvm, vcpu->fd, from, now, ticks, error)
                       : vcpu_state_restore(kvm, vcpu->fd, &vcpu->fresh, from, now, ticks, error);
+        /* KVM may have been content with a frequency near to that. */
+        if (r == 0 && !again)
+            r = vcpu_settle(vcpu, from->tsc_khz == vcpu->fresh.tsc_khz ? from->tsc_khz : 0,
+                from->cpuid, from->cpuid_count, error);
         if (r < 0)
             return error_prefix(error, r, "restoring vCPU %u", i);
-        /* KVM may have been content with a frequency near to that. */
-        if (!again)
-            vcpu_settle(vcpu, from->tsc_khz == vcpu->fresh.tsc_khz ? from->tsc_khz : 0, from->cpuid,
-                from->cpuid_count);
         vcpu->has_kvmclock = vcpu_state_has_kvmclock(from);
     }
     const struct vm_chips *known = again ? NULL : vm->fresh_chips;

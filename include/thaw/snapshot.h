@@ -129,7 +129,8 @@ struct thaw_disk_override {
  * in thaw_image_restore they mean nothing, since that is the image's. thaw_vm_record_end ends
  * RECORD
  *   RESUME  the VM runs when the call returns, sooner than with a thaw_vm_resume after it: its
- * vCPUs wake up while state is being set. Its console may be called before that
+ * vCPUs wake up while state is being set. Its console may be called before that. thaw_vm_resume
+ * says when a VM does not run after all
  */
 #define THAW_RESTORE_FORCE          1u
 #define THAW_RESTORE_NO_PREFETCH    2u
@@ -166,7 +167,8 @@ struct thaw_reset_options {
     uint32_t flags; /* THAW_RESET_* */
 };
 
-/* RESUME: the VM runs afterwards, sooner than with a thaw_vm_resume. */
+/* RESUME: the VM runs afterwards, sooner than with a thaw_vm_resume. If someone else stops it just
+ * when it was reset, that is a THAW_ESTATE. */
 #define THAW_RESET_RESUME 1u
 
 /* Puts a VM that was restored back to its snapshot, as if it were freed and restored again, but in

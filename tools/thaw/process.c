@@ -36,6 +36,7 @@ static int run_foreground(const struct cli *cli, const struct vm_config *config)
     if (owner_open(config, &owner, &error) < 0)
         return cli_report(&error);
     if (foreground_open(owner, !cli->json, &foreground, &error) < 0) {
+        owner_announce(owner, NULL, NULL, NULL); /* it may have ended, and leaves a record then */
         owner_close(owner);
         return cli_report(&error);
     }
