@@ -7,16 +7,16 @@
 // The instant is when capture_memory_rest collects marks: no vCPU runs and no device writes. Say
 // that a page is *settled* if its last copy (if it has none: what the snapshot is relative to, or
 // zeros) is what the page holds. Throughout, each page is settled, marked, or in `wanted`:
-//   first round  All marks are taken, of private pages or not.
-//                Diff of a VM that was booted: all that had a mark are wanted. A page of zeros,
-//                too, whose memory the kernel may have taken back meanwhile (of underused huge
-//                pages, it does): it is not private then, and the base has what it held before.
-//                Marks that no write made were taken by the snapshot before. Else the kernel is
-//                asked which pages are private. Without a base, or in a full snapshot of a VM that
-//                was booted, all of those are wanted: the others are zero. Of a VM that was
-//                restored, those of them that had a mark: a private page without one is as it was
-//                saved last, one that is not private is as it was restored. A page that becomes
-//                private after it was asked for does so by a write, which marks it.
+//   first round  All marks are taken, of private pages or not. What is wanted then:
+//                - of a booted VM with a base, all that had a mark. Also if they are not private:
+//                the kernel may have taken a page of zeros back, as it does from underused huge
+//                pages, and the base has what that held before. Marks that no write made were taken
+//                by the snapshot before.
+//                - without a base, or if all of a booted VM is wanted, all private pages, for which
+//                the kernel is asked. The others are zero.
+//                - of a restored VM, private pages that had a mark. One without is as it was saved
+//                last, one that is not private is as it was restored.
+//                A page that becomes private after that does so by a write, which marks it.
 //   then         A mark is taken before its page is copied (dirty_take says why a write is either
 //                in the copy or marked again), and all that were taken are wanted. They are few, so
 //                nobody asks any more which pages are private: a page that has a mark for another
@@ -110,8 +110,9 @@ int capture_memory_new(struct capture *capture, struct thaw_job *job, bool live,
     memory->mem = &capture->vm->mem;
     memory->vm_fd = capture->vm->fd;
     /* All that a VM ever held which was not restored is in its memory. From there it is had sooner
-     * than from the packs of earlier snapshots. */
-    memory->relative = capture->from && (capture->diff || capture->lineage->origin);
+     * than from the packs of earlier snapshots; but not while the guest stands still for it. */
+    memory->relative = capture->from && (capture->diff || capture->lineage->origin ||
+                                            (capture->flags & THAW_SNAPSHOT_STOP_AND_COPY));
     memory->words = dirty_bitmap_words(memory->mem);
     uint64_t **bitmaps[] = {&memory->taken, &memory->wanted, &memory->marked, &memory->placed};
     bool complete = true;
