@@ -71,6 +71,9 @@ same "reset with what there is not" "400 invalid" "$(error_of -X POST -d '{"frob
 same "query that is no number" "400 invalid" "$(error_of "$url/console?tail=x")"
 head -c 100000 /dev/zero >"$work/zeros"
 same "body too large" "413 bad-request" "$(error_of --data-binary "@$work/zeros" $url/console)"
+head -c 8000000 /dev/zero >"$work/more"
+same "body that is still being sent when it is refused" "413 bad-request" \
+    "$(error_of --data-binary "@$work/more" $url/console)"
 same "body of unknown length" "411 bad-request" "$(error_of -T - $url/console <"$work/zeros")"
 same "header too large" "431 bad-request" "$(error_of -H "X: $(head -c 20000 "$work/zeros" | tr '\0' x)" $url/vm)"
 same "path too long" "414 bad-request" "$(error_of "$url/$(head -c 3000 "$work/zeros" | tr '\0' x)")"

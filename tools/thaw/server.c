@@ -28,6 +28,8 @@ struct conn {
     int64_t request_ms; /* when the incomplete request began; 0: there is none */
     bool half_closed;   /* the client sends no more */
     bool closing;       /* close when `out` is delivered */
+    bool discarding;    /* but before that take the rest of a request that was refused */
+    bool shut;          /* we send no more */
     bool continued;     /* "100 Continue" was sent for this request */
     bool streaming, chunked;
     struct server_stream stream;
@@ -187,7 +189,7 @@ static void answer_nonsense(struct conn *conn, int status)
 
     snprintf(message, sizeof(message), "the request cannot be served: %s", http_reason(status));
     server_refuse(&response, status, "bad-request", message);
-    conn->closing = true;
+    conn->closing = conn->discarding = true;
     conn->in_count = 0;
     put_response(conn, &response, true);
     free(response.body);
@@ -285,6 +287,22 @@ static bool send_out(struct conn *conn)
     return true;
 }
 
+/* Closed with input unread, the answer would be lost with it. The client closes when it has that;
+ * one that does not is cut off like any whose request takes too long. False: there is nothing to
+ * wait for. */
+static bool discard(struct conn *conn)
+{
+    if (!conn->discarding || conn->half_closed || conn->server->finishing)
+        return false;
+    if (!conn->shut) {
+        shutdown(conn->source.fd, SHUT_WR);
+        conn->shut = true;
+        conn->request_ms = now_ms();
+    }
+    conn->in_count = 0;
+    return true;
+}
+
 /* Does all that can be done now; may free the connection. */
 static void conn_advance(struct conn *conn)
 {
@@ -301,6 +319,8 @@ static void conn_advance(struct conn *conn)
             if (!next_stream_part(conn))
                 break;
         } else if (conn->closing) {
+            if (discard(conn))
+                break;
             conn_free(conn);
             return;
         } else if (!next_request(conn)) {
