@@ -25,7 +25,7 @@ error_of() { # CURL-ARGUMENT...
 
 # Sends bytes as they are, and prints the first line of the answer.
 raw() {
-    timeout 10 curl -s --max-time 8 --unix-socket "$socket" "telnet://thaw" 2>/dev/null | head -n 1 | tr -d '\r'
+    within 10 curl -s --max-time 8 --unix-socket "$socket" "telnet://thaw" 2>/dev/null | head -n 1 | tr -d '\r'
 }
 
 # What it answers.
@@ -44,7 +44,7 @@ same "two requests on one connection" 2 "$(call $url/vm $url/vm | grep -o '"name
 same "two requests at once" 2 "$({
     printf 'GET /v1/vm HTTP/1.1\r\n\r\nGET /v1/vm HTTP/1.1\r\nConnection: close\r\n\r\n'
     sleep 0.5
-} | timeout 5 curl -s --unix-socket "$socket" telnet://thaw | grep -o '"name":"a"' | wc -l)"
+} | within 5 curl -s --unix-socket "$socket" telnet://thaw | grep -o '"name":"a"' | wc -l)"
 same "a request in pieces" "HTTP/1.1 200 OK" "$({
     printf 'GET /v1/v'
     sleep 0.2

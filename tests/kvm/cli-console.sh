@@ -72,15 +72,15 @@ same "even a crash restores the terminal" "$(cat "$work/before")" "$(cat "$work/
 
 # Attached to a detached VM.
 "$THAW" run --name d --guest tick --detach </dev/null
-timeout 1 "$THAW" console d >"$work/out" </dev/null
+within 1 "$THAW" console d >"$work/out" </dev/null
 same "console shows what was before, and follows" "1 1" \
     "$(grep -c '^tick: ready' "$work/out") $(grep -cw 'tick 5' "$work/out")"
 {
     echo piped
     sleep 1
-} | timeout 2 "$THAW" console d >"$work/console"
+} | within 2 "$THAW" console d >"$work/console"
 check "console: stdin reaches the guest" log_has "$work/console" "tick: input piped"
-same "console --tail 0 begins with what is new" 0 "$(timeout 0.5 "$THAW" console --tail 0 d </dev/null | grep -c ready)"
+same "console --tail 0 begins with what is new" 0 "$(within 0.5 "$THAW" console --tail 0 d </dev/null | grep -c ready)"
 same "console ends when its reader does" "0" "$({
     "$THAW" console d </dev/null
     echo $? >"$work/status"
@@ -97,14 +97,14 @@ same "Ctrl-A d leaves the VM running" running "$(vm d state)"
 } | on_terminal "$THAW console d"
 check "Ctrl-C is the guest's" log_has "$work/typescript" "tick: input ab"
 same "and leaves the VM running" running "$(vm d state)"
-timeout 120 "$THAW" console d >"$work/out" </dev/null &
+within 120 "$THAW" console d >"$work/out" </dev/null &
 pid=$!
 soon log_has "$work/out" "tick 1"
 "$THAW" stop d
 wait "$pid"
 same "console ends well when the VM is stopped" 0 "$?"
 "$THAW" run --name d --guest tick --detach </dev/null
-timeout 120 "$THAW" console d >"$work/out" 2>"$work/err" </dev/null &
+within 120 "$THAW" console d >"$work/out" 2>"$work/err" </dev/null &
 pid=$!
 soon log_has "$work/out" "tick 1"
 kill -9 "$(vm d pid)"
@@ -126,7 +126,7 @@ check "console ends on SIGTERM, also while its reader hangs" soon gone "$pid"
 
 # A guest that writes much: the log is bounded, the guest never waits.
 "$THAW" run --name l --guest tick --cmdline "interval=1 nonce=$(printf '%060d' 0) wait=spin" --detach </dev/null
-timeout 3 "$THAW" console l </dev/null | {
+within 3 "$THAW" console l </dev/null | {
     sleep 2
     wc -c >"$work/read"
 } &

@@ -71,7 +71,7 @@ same "what they left is gone" "e" "$(ls "$THAW_RUNTIME/.images/$id")"
 
 # Who does not answer is not waited for.
 kill -STOP "$(vm e pid)"
-check "who stands still holds nobody up" timeout 20 "$THAW" restore s --name f --mode eager --detach
+check "who stands still holds nobody up" within 20 "$THAW" restore s --name f --mode eager --detach
 kill -CONT "$(vm e pid)"
 check "its guest goes on" goes_on f
 for name in $(names); do

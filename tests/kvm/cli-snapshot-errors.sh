@@ -72,7 +72,7 @@ same "leaves the one that has it" "ready" "$(snapshot s state)"
 id=$(id_of s)
 refused "an id as a name" 1 "" "$THAW" snapshot a --name "$id"
 kill -STOP "$(vm a pid)"
-timeout 60 "$THAW" snapshot a --name hung >"$work/out" 2>"$work/err"
+within 60 "$THAW" snapshot a --name hung >"$work/out" 2>"$work/err"
 same "a process that hangs" "1 thaw: VM 'a' does not answer" "$? $(cat "$work/err")"
 kill -CONT "$(vm a pid)"
 check "and what was given up does not come later" soon sh -c "'$THAW' snapshot a --name after"

@@ -55,6 +55,13 @@ same() { # NAME EXPECTED FOUND
     fi
 }
 
+# Runs a command and ends it with SIGTERM after that long. In the foreground, since timeout sends
+# SIGCONT too otherwise, which takes back a SIGSTOP that is pending: a leak checker stops the program
+# with one as it exits, and would wait for that stop for ever.
+within() { # SECONDS COMMAND...
+    timeout --foreground "$@"
+}
+
 # Tests that a command fails with this status and exactly one line on stderr that begins with
 # "thaw: " and contains TEXT, and prints nothing on stdout.
 refused() { # NAME STATUS TEXT COMMAND...
@@ -63,7 +70,7 @@ refused() { # NAME STATUS TEXT COMMAND...
     text=$3
     shift 3
     found=0
-    timeout 20 "$@" >"$work/checked.out" 2>"$work/checked.err" </dev/null || found=$?
+    within 20 "$@" >"$work/checked.out" 2>"$work/checked.err" </dev/null || found=$?
     if [ "$found" != "$status" ]; then
         not_ok "$name" "status $found, expected $status" "$(cat "$work/checked.out" "$work/checked.err")"
     elif [ "$(wc -l <"$work/checked.err")" != 1 ] || ! grep -q '^thaw: ' "$work/checked.err"; then
