@@ -172,10 +172,10 @@ struct thaw_reset_options {
 #define THAW_RESET_RESUME 1u
 
 /* Puts a VM that was restored back to its snapshot, as if it were freed and restored again, but in
- * a fraction of the time: it is PAUSED afterwards, its memory, disks, devices, processors and
- * clocks are the snapshot's, its generation id is a new one, and its counters begin at 0.
- * Everything that the guest did meanwhile is dropped, and so is what snapshots of it since were
- * relative to: the next diff is relative to the snapshot that the VM came from. The VM may be
+ * a fraction of the time: it is PAUSED afterwards (but see RESUME), its memory, disks, devices,
+ * processors and clocks are the snapshot's, its generation id is a new one, and its counters begin
+ * at 0. Everything that the guest did meanwhile is dropped, and so is what snapshots of it since
+ * were relative to: the next diff is relative to the snapshot that the VM came from. The VM may be
  * RUNNING (it is paused first), PAUSED, STOPPED or FAILED. options may be NULL.
  *
  * THAW_ESTATE if the VM was not restored from a snapshot, or its memory could not be provided

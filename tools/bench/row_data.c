@@ -91,7 +91,7 @@ static int run_fast(
         {"rawfile, cold", sample_floor, &raw_cold},
         {"rawfile, warm", sample_floor, &raw_warm},
     };
-    const struct rounds rounds = {.samples = 100, .quick_samples = 5, .quick_s = 3};
+    const struct rounds rounds = {.samples = 100, .quick_samples = 5, .quick_s = 2};
     size_t count = bench->options.quick ? 3 : 4;
     count += add_ways(bench, data, false, cases, &modes[count]);
     return rows_run_modes(bench, row, modes, count, &rounds, error);

@@ -179,34 +179,18 @@ static int ended(struct subject *subject, struct thaw_error *error)
         thaw_vm_state_name(info.state), info.detail, subject->head);
 }
 
-/* What is waited for: 0 if it is not there yet, positive if it is, or negative. */
-typedef int (*look_fn)(
-    struct subject *subject, uint32_t from, uint32_t *ret_position, struct thaw_error *error);
-
-static int has_any(
+/* Until there is a byte, or, if ret_position is not NULL, a whole record. */
+static int wait_locked(
     struct subject *subject, uint32_t from, uint32_t *ret_position, struct thaw_error *error)
-{
-    (void)from;
-    (void)ret_position;
-    (void)error;
-    return subject->count > 0;
-}
-
-static int read_record(
-    struct subject *subject, uint32_t from, uint32_t *ret_position, struct thaw_error *error)
-{
-    return recipe_read(subject->bench, subject->recipe, from, subject->head,
-        MIN(subject->count, (size_t)SUBJECT_KEPT_BYTES), ret_position, error);
-}
-
-static int wait_locked(struct subject *subject, look_fn look, uint32_t from, uint32_t *ret_position,
-    struct thaw_error *error)
 {
     struct timespec when;
     clock_gettime(CLOCK_MONOTONIC, &when);
     time_t last = when.tv_sec + GUEST_TIMEOUT_MS / 1000;
     for (;;) {
-        int r = look(subject, from, ret_position, error);
+        int r = subject->count > 0;
+        if (r > 0 && ret_position)
+            r = recipe_read(subject->bench, subject->recipe, from, subject->head,
+                MIN(subject->count, (size_t)SUBJECT_KEPT_BYTES), ret_position, error);
         if (r == 0)
             r = ended(subject, error);
         if (r != 0)
@@ -224,7 +208,7 @@ static int wait_locked(struct subject *subject, look_fn look, uint32_t from, uin
 int subject_await(struct subject *subject, struct thaw_error *error)
 {
     pthread_mutex_lock(&subject->lock);
-    int r = wait_locked(subject, has_any, 0, NULL, error);
+    int r = wait_locked(subject, 0, NULL, error);
     pthread_mutex_unlock(&subject->lock);
     return r;
 }
@@ -234,7 +218,7 @@ int subject_expect(
 {
     uint32_t position = 0;
     pthread_mutex_lock(&subject->lock);
-    int r = wait_locked(subject, read_record, from, &position, error);
+    int r = wait_locked(subject, from, &position, error);
     pthread_mutex_unlock(&subject->lock);
     if (r == 0 && ret_position)
         *ret_position = position;

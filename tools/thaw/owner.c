@@ -445,7 +445,7 @@ static int start(struct owner *owner, struct thaw_error *error)
             &owner->loop, owner->slot.socket_path, api_handle, owner, &owner->server, error);
     if (rc == 0 && !from)
         rc = thaw_vm_start(owner->vm, error);
-    else if (rc == 0 && !from->paused && !runs_at_once(from))
+    else if (rc == 0 && records && !from->paused)
         rc = thaw_vm_resume(owner->vm, error);
     return rc;
 }
