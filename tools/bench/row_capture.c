@@ -236,7 +236,8 @@ static int run_modes(
         {"diff, 1 % changed", sample_diff, capture},
         {"zstd, same threads", sample_zstd, capture},
     };
-    const struct rounds rounds = {.samples = 12, .quick_samples = 3, .quick_s = 4};
+    const struct rounds rounds = {
+        .samples = 12, .quick_samples = 3, .quick_s = 4, .in_order = true};
     int r = map_data(capture, error);
     if (r == 0)
         r = subject_warm_up(&capture->subject, error);

@@ -39,18 +39,42 @@ static int sample_one(
     return r < 0 ? bench_fail(error, r, "%s, %s: %.400s", row, mode->name, own.message) : 0;
 }
 
+/* Numerical Recipes' generator: each run has the same orders. */
+static uint32_t next_random(uint32_t *state)
+{
+    *state = *state * 1664525u + 1013904223u;
+    return *state >> 16;
+}
+
+static void shuffle(size_t *order, size_t count, uint32_t *state)
+{
+    for (size_t i = count; i > 1; i--) {
+        size_t other = next_random(state) % i;
+        size_t kept = order[i - 1];
+        order[i - 1] = order[other];
+        order[other] = kept;
+    }
+}
+
 int rows_run_modes(struct bench *bench, const char *row, const struct mode *modes, size_t count,
     const struct rounds *rounds, struct thaw_error *error)
 {
     bool quick = bench->options.quick;
     unsigned samples = quick ? rounds->quick_samples : rounds->samples;
     uint64_t end_ns = now_ns() + (uint64_t)rounds->quick_s * 1000000000u;
+    uint32_t random = 1;
+    size_t order[ROW_MODES_MAX];
+    for (size_t k = 0; k < count; k++)
+        order[k] = k;
     for (unsigned i = 0; i < samples; i++) {
         if (quick && i > 0 && now_ns() > end_ns)
             break;
+        if (i > 0 && !rounds->in_order) /* the first round sets the order of the table */
+            shuffle(order, count, &random);
         for (size_t k = 0; k < count; k++) {
-            terminal_progress(row, modes[k].name, i, samples);
-            int r = sample_one(bench, row, &modes[k], error);
+            const struct mode *mode = &modes[order[k]];
+            terminal_progress(row, mode->name, i, samples);
+            int r = sample_one(bench, row, mode, error);
             if (r < 0) {
                 reaper_end_round(bench);
                 return r;

@@ -29,12 +29,16 @@ struct mode {
     void *data;
 };
 
-/* Runs every mode `samples` times, in turn. In a quick run, stops after `quick_s` seconds if each
- * mode has had one sample. */
+#define ROW_MODES_MAX 64
+
+/* Runs every mode `samples` times, one sample of each in a round, in an order that is another in
+ * every round, since what a sample leaves in the caches costs the next. In a quick run, stops after
+ * `quick_s` seconds if each mode has had one sample. At most ROW_MODES_MAX modes. */
 struct rounds {
     unsigned samples;
     unsigned quick_samples;
     unsigned quick_s;
+    bool in_order; /* each mode needs what the one before it has left */
 };
 
 int rows_run_modes(struct bench *bench, const char *row, const struct mode *modes, size_t count,
