@@ -27,6 +27,7 @@ struct image_clone {
     struct image_clone *next;
     unsigned busy;            /* image->lock: how many threads are serving it */
     _Atomic uint64_t *zeroed; /* one bit a page: zeros were mapped once; just spares calls */
+    int pagemap;              /* see pagemap.h; kept from the first reset on */
 };
 
 /* --- Holding a clone while it is served ------------------------------------------------------- */
@@ -226,6 +227,7 @@ int image_attach(struct image *image, struct mem *mem, image_bad_fn bad, void *d
         return error_errno(error, ENOMEM, "allocating a clone");
     clone->image = image_ref(image);
     clone->mem = mem;
+    clone->pagemap = -1;
     clone->bad = bad;
     clone->data = data;
     r = atomic_load(&image->complete) ? mem_map_view(mem, image->fd, true, error)
@@ -264,6 +266,8 @@ void image_detach(struct image_clone *clone)
      * that was never registered. */
     mem_unmap(clone->mem, NULL);
     image_unref(clone->image);
+    if (clone->pagemap >= 0)
+        close(clone->pagemap);
     free((void *)clone->zeroed);
     free(clone);
 }
@@ -273,7 +277,7 @@ void image_detach(struct image_clone *clone)
 int image_reset(struct image_clone *clone, struct thaw_error *error)
 {
     bool dropped = false;
-    int r = image_put_back(clone->image, clone->mem, &dropped, error);
+    int r = image_put_back(clone->image, clone->mem, &clone->pagemap, &dropped, error);
     /* Zeros that were mapped may be gone. */
     if (dropped && clone->zeroed)
         for (uint64_t i = 0; i < (clone->mem->bytes / PAGE_BYTES + 63) / 64; i++)

@@ -106,10 +106,11 @@ static inline bool image_frame_is_present(const struct image *image, unsigned pa
            FRAME_PRESENT;
 }
 
-/* Makes the private pages of `mem`, a view of the image, what the image has. *ret_dropped says
- * whether mappings were dropped, of pages that were not private as well. */
-int image_put_back(
-    struct image *image, struct mem *mem, bool *ret_dropped, struct thaw_error *error);
+/* Makes the private pages of `mem`, a view of the image, what the image has. *pagemap is as in
+ * pagemap_find_private. *ret_dropped says whether mappings were dropped, of pages that were not
+ * private as well. */
+int image_put_back(struct image *image, struct mem *mem, int *pagemap, bool *ret_dropped,
+    struct thaw_error *error);
 
 /* Takes the filler's mapping away and seals the memfd, once the image is complete. */
 int image_seal(struct image *image, struct thaw_error *error);

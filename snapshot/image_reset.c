@@ -81,13 +81,13 @@ static int drop_runs(struct mem *mem, const struct found *found, struct thaw_err
 }
 
 int image_put_back(
-    struct image *image, struct mem *mem, bool *ret_dropped, struct thaw_error *error)
+    struct image *image, struct mem *mem, int *pagemap, bool *ret_dropped, struct thaw_error *error)
 {
     struct found *found _cleanup_free_ = malloc(sizeof(*found));
     if (!found)
         return error_errno(error, ENOMEM, "putting guest memory back");
     found->pages = found->count = 0;
-    int r = pagemap_find_private(mem->base, mem->bytes, note_run, found, error);
+    int r = pagemap_find_private(pagemap, mem->base, mem->bytes, note_run, found, error);
     if (r < 0)
         return r;
     const uint8_t *view = found->pages <= COPY_PAGES_MAX ? image_view(image) : NULL;

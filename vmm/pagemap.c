@@ -86,15 +86,16 @@ static int by_entries(int fd, uint64_t base, uint64_t bytes, pagemap_run_fn foun
     return 0;
 }
 
-int pagemap_find_private(
-    const void *base, uint64_t bytes, pagemap_run_fn found, void *data, struct thaw_error *error)
+int pagemap_find_private(int *fd, const void *base, uint64_t bytes, pagemap_run_fn found,
+    void *data, struct thaw_error *error)
 {
-    _cleanup_close_ int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
+    if (*fd < 0)
+        *fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (*fd < 0)
         return error_errno(error, errno, "opening /proc/self/pagemap");
-    int r = by_scan(fd, (uintptr_t)base, bytes, found, data);
+    int r = by_scan(*fd, (uintptr_t)base, bytes, found, data);
     if (r == -ENOTTY || r == -EINVAL || r == -ENOSYS)
-        r = by_entries(fd, (uintptr_t)base, bytes, found, data);
+        r = by_entries(*fd, (uintptr_t)base, bytes, found, data);
     return r < 0 ? error_errno(error, -r, "reading which pages of the guest are private") : 0;
 }
 
@@ -116,5 +117,6 @@ static bool set_range(void *data, uint64_t page, uint64_t count)
 
 int pagemap_private(const void *base, uint64_t bytes, uint64_t *bits, struct thaw_error *error)
 {
-    return pagemap_find_private(base, bytes, set_range, bits, error);
+    _cleanup_close_ int fd = -1;
+    return pagemap_find_private(&fd, base, bytes, set_range, bits, error);
 }

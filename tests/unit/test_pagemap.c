@@ -58,8 +58,10 @@ static bool see(void *data, uint64_t page, uint64_t count)
 static void find(const uint8_t *view, struct seen *seen)
 {
     struct thaw_error error;
-    int r = pagemap_find_private(view, PAGES * PAGE_BYTES, see, seen, &error);
+    int fd = -1;
+    int r = pagemap_find_private(&fd, view, PAGES * PAGE_BYTES, see, seen, &error);
     cr_assert_eq(r, 0, "%s", error.message);
+    close(fd);
 }
 
 static void expect_runs(void)
