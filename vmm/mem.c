@@ -45,7 +45,7 @@ static uint64_t any_number(void)
 
 /* At a random place: ranges that are vacant don't show. Kernels before 4.17 take it for a hint.
  * EEXIST: something is there. */
-static void *reserve_apart(uint64_t bytes)
+static void *map_apart(uint64_t bytes, int prot, int flags, int fd)
 {
     if (__tsan_init || __msan_init) {
         errno = EEXIST;
@@ -53,26 +53,30 @@ static void *reserve_apart(uint64_t bytes)
     }
     uint64_t places = (APART_END - APART_START - bytes) / APART_ALIGN;
     void *at = (void *)(uintptr_t)(APART_START + any_number() % places * APART_ALIGN);
-    return mmap(at, bytes, PROT_NONE,
-        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    return mmap(at, bytes, prot, flags | MAP_FIXED_NOREPLACE, fd, 0);
 }
 
-static int reserve(struct mem *mem, struct thaw_error *error)
+/* Apart, or, if that can't be, wherever the kernel finds room. Returns 0 or -errno. */
+static int place(struct mem *mem, int prot, int flags, int fd)
 {
-    void *base = reserve_apart(mem->bytes);
-    mem->apart = base != MAP_FAILED && (uintptr_t)base >= APART_START &&
-                 (uintptr_t)base + mem->bytes <= APART_END;
+    flags |= MAP_PRIVATE | MAP_NORESERVE;
+    void *base = map_apart(mem->bytes, prot, flags, fd);
     if (base == MAP_FAILED && errno == EEXIST)
-        base =
-            mmap(NULL, mem->bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        base = mmap(NULL, mem->bytes, prot, flags, fd, 0);
     if (base == MAP_FAILED)
-        return error_errno(
-            error, errno, "reserving %" PRIu64 " MiB of address space", mem->bytes / MIB);
+        return -errno;
     mem->base = base;
+    mem->apart = (uintptr_t)base >= APART_START && (uintptr_t)base + mem->bytes <= APART_END;
     return 0;
 }
 
-int mem_init(struct mem *mem, uint64_t bytes, struct thaw_error *error)
+/* A fork of the embedding program must neither share nor copy a guest's memory. */
+static int keep_from_forks(const struct mem *mem)
+{
+    return madvise(mem->base, mem->bytes, MADV_DONTFORK) < 0 ? -errno : 0;
+}
+
+int mem_init_unplaced(struct mem *mem, uint64_t bytes, struct thaw_error *error)
 {
     if (bytes < THAW_MEM_MIN_BYTES || bytes > THAW_MEM_MAX_BYTES || !IS_ALIGNED(bytes, MIB))
         return error_set(error, -EINVAL,
@@ -85,22 +89,22 @@ int mem_init(struct mem *mem, uint64_t bytes, struct thaw_error *error)
     if (bytes > low)
         mem->regions[mem->region_count++] =
             (struct mem_region){.gpa = MEM_HIGH_GPA, .bytes = bytes - low, .ram_off = low};
+    mem->host_dirty = calloc(dirty_words(mem), sizeof(*mem->host_dirty));
+    return mem->host_dirty ? 0 : error_errno(error, ENOMEM, "allocating the dirty bitmap");
+}
 
-    int r = reserve(mem, error);
+int mem_init(struct mem *mem, uint64_t bytes, struct thaw_error *error)
+{
+    int r = mem_init_unplaced(mem, bytes, error);
     if (r < 0)
         return r;
-    mem->host_dirty = calloc(dirty_words(mem), sizeof(*mem->host_dirty));
-    if (!mem->host_dirty) {
-        mem_fini(mem);
-        return error_errno(error, ENOMEM, "allocating the dirty bitmap");
-    }
-    /* A fork of the embedding program must neither share nor copy a guest's memory. */
-    if (madvise(mem->base, bytes, MADV_DONTFORK) < 0) {
-        int err = errno;
-        mem_fini(mem);
-        return error_errno(error, err, "keeping guest memory out of forked processes");
-    }
-    return 0;
+    r = place(mem, PROT_NONE, MAP_ANONYMOUS, -1);
+    if (r == 0)
+        r = keep_from_forks(mem);
+    if (r == 0)
+        return 0;
+    mem_fini(mem);
+    return error_errno(error, -r, "reserving %" PRIu64 " MiB of address space", bytes / MIB);
 }
 
 void mem_fini(struct mem *mem)
@@ -117,10 +121,13 @@ void mem_vacate(struct mem *mem)
         mem->vacant = munmap(mem->base, mem->bytes) == 0;
 }
 
-/* Puts a mapping behind the whole range. It does not go to forked processes: those must neither
- * share nor copy a guest's memory. Returns 0 or -errno. */
+/* Puts a mapping behind the whole range. Returns 0 or -errno. */
 static int map_all(struct mem *mem, int prot, int flags, int fd)
 {
+    if (!mem->base) {
+        int r = place(mem, prot, flags, fd);
+        return r < 0 ? r : keep_from_forks(mem);
+    }
     flags |= MAP_PRIVATE | MAP_NORESERVE | (mem->vacant ? MAP_FIXED_NOREPLACE : MAP_FIXED);
     void *got = mmap(mem->base, mem->bytes, prot, flags, fd, 0);
     if (got == MAP_FAILED)
@@ -130,7 +137,7 @@ static int map_all(struct mem *mem, int prot, int flags, int fd)
         return -EEXIST;
     }
     mem->vacant = false;
-    return madvise(mem->base, mem->bytes, MADV_DONTFORK) < 0 ? -errno : 0;
+    return keep_from_forks(mem);
 }
 
 int mem_map_anonymous(struct mem *mem, struct thaw_error *error)
@@ -187,7 +194,7 @@ void mem_forget_dirty(struct mem *mem)
 
 int mem_unmap(struct mem *mem, struct thaw_error *error)
 {
-    int r = mem->vacant ? 0 : map_all(mem, PROT_NONE, MAP_ANONYMOUS, -1);
+    int r = mem->vacant || !mem->base ? 0 : map_all(mem, PROT_NONE, MAP_ANONYMOUS, -1);
     return r < 0 ? error_errno(
                        error, -r, "unmapping %" PRIu64 " MiB of guest memory", mem->bytes / MIB)
                  : 0;

@@ -36,7 +36,7 @@ struct mem_region {
 typedef int (*mem_present_fn)(void *data, uint64_t ram_off, uint64_t bytes);
 
 struct mem {
-    uint8_t *base; /* hva of ram_off 0; NULL: not initialised */
+    uint8_t *base; /* hva of ram_off 0; NULL: not placed yet */
     uint64_t bytes;
     struct mem_region regions[MEM_REGIONS_MAX];
     unsigned region_count;
@@ -50,6 +50,10 @@ struct mem {
 /* Reserves address space for `bytes` of RAM (a multiple of 1 MiB) and lays out the regions. Nothing
  * is accessible yet. The range is not inherited across fork. */
 int mem_init(struct mem *mem, uint64_t bytes, struct thaw_error *error);
+
+/* The same without address space: the first mapping chooses it, which spares one. */
+int mem_init_unplaced(struct mem *mem, uint64_t bytes, struct thaw_error *error);
+
 void mem_fini(struct mem *mem);
 
 /* Gives up the reservation, where that is safe. The next mapping fails with -EEXIST if something

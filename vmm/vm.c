@@ -19,11 +19,24 @@ static bool is_final(enum thaw_vm_state state)
     return state == THAW_VM_STOPPED || state == THAW_VM_FAILED;
 }
 
-static void notify(struct thaw_vm *vm)
+static void notify_locked(struct thaw_vm *vm)
 {
+    vm->event_count++;
     /* Fails only when the counter is at its limit, and then the descriptor is readable anyway. */
-    ssize_t ignored = write(vm->event_fd, &(uint64_t){1}, sizeof(uint64_t));
-    (void)ignored;
+    if (vm->event_fd >= 0)
+        (void)eventfd_write(vm->event_fd, 1);
+}
+
+/* Made when somebody asks for it: that takes longer than a descriptor seems worth, and many VMs
+ * come and go without. It says how much has happened by then, as if it had always been there. */
+int thaw_vm_event_fd(thaw_vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    if (vm->event_fd < 0)
+        vm->event_fd = eventfd(vm->event_count, EFD_CLOEXEC | EFD_NONBLOCK);
+    int r = vm->event_fd < 0 ? -errno : vm->event_fd;
+    pthread_mutex_unlock(&vm->lock);
+    return r;
 }
 
 /* The one place where the state changes. The vCPUs follow; nobody waits for them here. */
@@ -36,7 +49,7 @@ static void set_state_locked(
     for (uint32_t i = 0; i < vm->vcpu_count; i++)
         vcpu_order(&vm->vcpus[i], state == THAW_VM_RUNNING ? VCPU_RUN : VCPU_PARK);
     pthread_cond_broadcast(&vm->changed);
-    notify(vm);
+    notify_locked(vm);
 }
 
 static bool all_parked_locked(const struct thaw_vm *vm)
@@ -140,8 +153,8 @@ static void on_mark(void *data, uint32_t value)
     pthread_mutex_lock(&vm->lock);
     vm->mark = value;
     vm->mark_count++;
+    notify_locked(vm);
     pthread_mutex_unlock(&vm->lock);
-    notify(vm);
 }
 
 /* Nothing is lost: the request waits, and with it the guest, until the owner resumes. */
@@ -232,19 +245,19 @@ static int create_vcpus(struct thaw_vm *vm, struct thaw_error *error)
 
 static int map_memory(struct thaw_vm *vm, vm_map_fn map, void *map_data, struct thaw_error *error)
 {
-    int r = mem_init(&vm->mem, vm->shape.mem_bytes, error);
-    if (r < 0 || map)
+    if (map) {
+        int r = mem_init_unplaced(&vm->mem, vm->shape.mem_bytes, error);
         return r < 0 ? r : map(map_data, vm, error);
-    mem_vacate(&vm->mem);
-    return 0;
+    }
+    int r = mem_init(&vm->mem, vm->shape.mem_bytes, error);
+    if (r == 0)
+        mem_vacate(&vm->mem);
+    return r;
 }
 
 /* Memslots first: once there are interrupt controllers, each costs a grace period. */
 static int build_shell(struct thaw_vm *vm, vm_map_fn map, void *map_data, struct thaw_error *error)
 {
-    vm->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (vm->event_fd < 0)
-        return error_errno(error, errno, "creating the event descriptor of VM %s", vm->name);
     int r = map_memory(vm, map, map_data, error);
     if (r == 0)
         r = kvm_create_vm(&vm->env->kvm, &vm->fd, error);
@@ -289,6 +302,7 @@ int vm_new_shell(struct thaw_env *env, const char *name, const struct vm_shape *
 
 int vm_prepare_shell(struct thaw_vm *vm, struct fresh *fresh, struct thaw_error *error)
 {
+    (void)thaw_vm_event_fd(vm); /* who wants it will not have to wait for it */
     int r = cpu_x86_set_firmware_state(vm->vcpus[0].fd, error);
     if (r == 0)
         fresh_learn(fresh, vm);

@@ -43,7 +43,6 @@ struct thaw_vm {
     char name[VM_NAME_BYTES];
     struct vm_shape shape;
     int fd;
-    int event_fd;
     struct mem mem;
     struct machine machine;
     struct vm_disk disks[THAW_DISKS_MAX];
@@ -58,6 +57,8 @@ struct thaw_vm {
     pthread_mutex_t api_lock; /* one of start, pause, resume, stop at a time */
     pthread_mutex_t lock;     /* guards all below */
     pthread_cond_t changed;   /* state, or a vCPU has become parked */
+    int event_fd;             /* -1: nobody has asked for it yet */
+    unsigned event_count;
     enum thaw_vm_state state;
     enum thaw_vm_reason reason;
     char detail[THAW_VM_DETAIL_BYTES];

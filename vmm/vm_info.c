@@ -67,11 +67,6 @@ int thaw_vm_get_info(thaw_vm *vm, struct thaw_vm_info *info)
     return 0;
 }
 
-int thaw_vm_event_fd(const thaw_vm *vm)
-{
-    return vm->event_fd;
-}
-
 int thaw_vm_console_input(thaw_vm *vm, const char *bytes, size_t count, struct thaw_error *error)
 {
     if (count > INT32_MAX)

@@ -230,10 +230,19 @@ static struct mem view_of(uint8_t byte)
     cr_assert_geq(fd, 0);
     for (uint64_t off = 0; off < 16 * MIB; off += PAGE_BYTES)
         cr_assert_eq(pwrite(fd, page, sizeof(page), (off_t)off), PAGE_BYTES);
-    cr_assert_eq(mem_init(&mem, 16 * MIB, NULL), 0);
+    cr_assert_eq(mem_init_unplaced(&mem, 16 * MIB, NULL), 0);
     cr_assert_eq(mem_map_view(&mem, fd, true, NULL), 0);
     close(fd);
     return mem;
+}
+
+Test(mem, what_was_never_placed_can_be_given_up)
+{
+    struct mem mem;
+    cr_assert_eq(mem_init_unplaced(&mem, 16 * MIB, NULL), 0);
+    cr_assert_eq(mem_map_view(&mem, -1, true, NULL), -EBADF);
+    cr_assert_eq(mem_unmap(&mem, NULL), 0);
+    mem_fini(&mem);
 }
 
 Test(mem, what_is_discarded_is_the_files_again)

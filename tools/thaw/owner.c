@@ -240,7 +240,7 @@ static int watch(struct owner *owner, struct loop_source *source, int fd, loop_r
     int rc;
 
     *source = (struct loop_source){.fd = fd, .ready = ready, .data = owner};
-    rc = loop_watch(&owner->loop, source, EPOLLIN);
+    rc = fd < 0 ? fd : loop_watch(&owner->loop, source, EPOLLIN);
     return rc < 0 ? fail_errno(error, -rc, "cannot watch a descriptor") : 0;
 }
 
