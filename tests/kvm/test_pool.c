@@ -186,6 +186,28 @@ Test(pool, a_target_that_goes_up_and_down_is_met)
     thaw_image_close(image);
 }
 
+/* The maker waits for quiet before it replaces a VM that was taken. If the target falls meanwhile,
+ * it has nothing to do, and the next one that is taken must wake it. */
+Test(pool, a_target_that_falls_before_the_next_vm_is_made_is_kept)
+{
+    thaw_pool *pool = make_pool(2);
+    thaw_image *image = open_image(THAW_RESTORE_LAZY);
+    for (unsigned i = 0; i < 5; i++) {
+        thaw_vm *first = restore(image, pool);
+        cr_assert_eq(thaw_pool_set_target(pool, 1, NULL), 0);
+        usleep(1000 * i); /* the maker sees that, or not yet */
+        thaw_vm *second = restore(image, pool);
+        cr_assert_eq(thaw_pool_wait(pool, GUEST_TIMEOUT_MS, NULL), 0);
+        cr_assert_eq(info_of(pool).ready, 1);
+        cr_assert_eq(thaw_pool_set_target(pool, 2, NULL), 0);
+        cr_assert_eq(thaw_pool_wait(pool, GUEST_TIMEOUT_MS, NULL), 0);
+        thaw_vm_free(first);
+        thaw_vm_free(second);
+    }
+    thaw_pool_free(pool);
+    thaw_image_close(image);
+}
+
 Test(pool, a_clone_may_outlive_image_and_pool)
 {
     thaw_image *image = open_image(THAW_RESTORE_LAZY);
