@@ -47,6 +47,7 @@ void store_unref(struct thaw_store *store)
             close(store->places[i]);
     if (store->fd >= 0)
         close(store->fd);
+    store_manifest_free(atomic_load(&store->last_read));
     free(store->path);
     free(store);
 }

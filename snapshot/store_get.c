@@ -107,18 +107,30 @@ int store_resolve(const struct thaw_store *store, const char *ref, struct store_
     return 0;
 }
 
-int store_read_manifest(int dirfd, const char *id, struct manifest *ret, struct thaw_error *error)
+void store_manifest_free(struct store_manifest *manifest)
 {
-    _cleanup_free_ char *text = NULL;
-    size_t bytes = 0;
-    struct manifest m;
-    int r = fs_read_file(dirfd, "manifest.json", MANIFEST_BYTES_MAX, &text, &bytes);
+    if (!manifest)
+        return;
+    manifest_fini(&manifest->m);
+    free(manifest->text);
+    free(manifest);
+}
+
+static int read_text(
+    int dirfd, const char *id, char **ret, size_t *ret_bytes, struct thaw_error *error)
+{
+    int r = fs_read_file(dirfd, "manifest.json", MANIFEST_BYTES_MAX, ret, ret_bytes);
     if (r == -ENOENT || r == -ELOOP || r == -EINVAL || r == -EFBIG)
         return error_set(error, THAW_ECORRUPT, "snapshot %s: manifest.json %s", id,
             r == -ENOENT ? "is missing" : "is not a regular file of a credible size");
-    if (r < 0)
-        return error_errno(error, -r, "snapshot %s: reading manifest.json", id);
-    r = manifest_decode(&m, text, bytes, error);
+    return r < 0 ? error_errno(error, -r, "snapshot %s: reading manifest.json", id) : 0;
+}
+
+static int decode(
+    struct manifest *ret, const char *text, size_t bytes, const char *id, struct thaw_error *error)
+{
+    struct manifest m;
+    int r = manifest_decode(&m, text, bytes, error);
     if (r < 0)
         return error_prefix(error, r, "snapshot %s", id);
     if (strcmp(m.id, id) != 0) {
@@ -128,6 +140,57 @@ int store_read_manifest(int dirfd, const char *id, struct manifest *ret, struct 
         return r;
     }
     *ret = m;
+    return 0;
+}
+
+static bool is_text(const struct store_manifest *manifest, const char *text, size_t bytes)
+{
+    return manifest && manifest->bytes == bytes && memcmp(manifest->text, text, bytes) == 0;
+}
+
+int store_look_at_manifest(struct thaw_store *store, int dirfd, const char *id,
+    struct store_manifest **ret, struct thaw_error *error)
+{
+    _cleanup_free_ char *text = NULL;
+    size_t bytes = 0;
+    int r = read_text(dirfd, id, &text, &bytes, error);
+    if (r < 0)
+        return r;
+    struct store_manifest *last = store ? atomic_exchange(&store->last_read, NULL) : NULL;
+    if (is_text(last, text, bytes) && strcmp(last->m.id, id) == 0) {
+        *ret = last;
+        return 0;
+    }
+    store_manifest_free(last);
+    struct store_manifest *manifest = calloc(1, sizeof(*manifest));
+    if (!manifest)
+        return error_errno(error, ENOMEM, "snapshot %s: reading manifest.json", id);
+    r = decode(&manifest->m, text, bytes, id, error);
+    if (r < 0) {
+        free(manifest);
+        return r;
+    }
+    manifest->text = take_ptr(text);
+    manifest->bytes = bytes;
+    *ret = manifest;
+    return 0;
+}
+
+void store_leave_manifest(struct thaw_store *store, struct store_manifest *manifest)
+{
+    store_manifest_free(atomic_exchange(&store->last_read, manifest));
+}
+
+int store_read_manifest(struct thaw_store *store, int dirfd, const char *id, struct manifest *ret,
+    struct thaw_error *error)
+{
+    struct store_manifest *manifest;
+    int r = store_look_at_manifest(store, dirfd, id, &manifest, error);
+    if (r < 0)
+        return r;
+    *ret = manifest->m;
+    free(manifest->text);
+    free(manifest);
     return 0;
 }
 
@@ -211,7 +274,7 @@ int store_get(struct thaw_store *store, const char *ref, const char *holder,
     snapshot->store = store_ref(store);
     snapshot->fd = take_fd(&fd);
     snapshot->user_fd = -1;
-    r = store_read_manifest(snapshot->fd, at.id, &snapshot->manifest, error);
+    r = store_read_manifest(store, snapshot->fd, at.id, &snapshot->manifest, error);
     if (r == 0)
         r = check_complete(&snapshot->manifest, error);
     if (r < 0) {

@@ -110,18 +110,18 @@ static enum thaw_snapshot_state state_of(enum store_place place)
     return states[place];
 }
 
-static int read_entry(struct entry *entry, enum store_place place, int fd)
+static int read_entry(struct thaw_store *store, struct entry *entry, enum store_place place, int fd)
 {
     struct thaw_error error = {0};
-    struct manifest m;
-    int r = store_read_manifest(fd, entry->id, &m, &error);
+    struct store_manifest *manifest;
+    int r = store_look_at_manifest(store, fd, entry->id, &manifest, &error);
     if (r == 0) {
-        fill_entry(entry, &m);
+        fill_entry(entry, &manifest->m);
         if (place == STORE_SNAPSHOTS || place == STORE_TRASH)
-            fill_sizes(&entry->info, &m);
-        if (place == STORE_SNAPSHOTS && !m.complete)
+            fill_sizes(&entry->info, &manifest->m);
+        if (place == STORE_SNAPSHOTS && !manifest->m.complete)
             r = error_set(&error, THAW_ECORRUPT, "its manifest is that of an unfinished one");
-        manifest_fini(&m);
+        store_leave_manifest(store, manifest);
     }
     if (store_is_lack(r))
         return r;
@@ -167,7 +167,7 @@ static int append(struct thaw_snapshot_list *list, struct entry *entry)
 }
 
 /* 0 also if it has gone meanwhile: then it is found where it went, or it is no more. */
-static int add_snapshot(const struct thaw_store *store, enum store_place place, const char *id,
+static int add_snapshot(struct thaw_store *store, enum store_place place, const char *id,
     struct thaw_snapshot_list *list)
 {
     int dirfd = store->places[place];
@@ -183,7 +183,7 @@ static int add_snapshot(const struct thaw_store *store, enum store_place place, 
     struct entry *entry = new_entry(id, place);
     if (!entry)
         return -ENOMEM;
-    int r = read_entry(entry, place, fd);
+    int r = read_entry(store, entry, place, fd);
     entry->info.hot_bytes = hot_bytes(store, id);
     /* Read while it was being removed, it would look damaged. */
     if (r == 0)
@@ -196,7 +196,7 @@ static int add_snapshot(const struct thaw_store *store, enum store_place place, 
 /* All of them */
 
 struct list_walk {
-    const struct thaw_store *store;
+    struct thaw_store *store;
     enum store_place place;
     struct thaw_snapshot_list *list;
 };
@@ -286,7 +286,7 @@ static void cut_page(struct thaw_snapshot_list *list, const struct thaw_snapshot
 
 /* In the order in which snapshots move, so that none is missed. */
 static int read_places(
-    const struct thaw_store *store, struct thaw_snapshot_list *list, struct thaw_error *error)
+    struct thaw_store *store, struct thaw_snapshot_list *list, struct thaw_error *error)
 {
     struct list_walk walk = {.store = store, .list = list};
     for (int place = 0; place < STORE_STATES; place++) {

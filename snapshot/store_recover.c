@@ -42,7 +42,7 @@ static int claim(struct recovery *rec, enum store_place place, const char *id)
 static int is_complete(const char *id, int fd)
 {
     struct manifest m;
-    int r = store_read_manifest(fd, id, &m, NULL);
+    int r = store_read_manifest(NULL, fd, id, &m, NULL);
     if (r < 0)
         return store_is_lack(r) ? r : 0;
     r = m.complete ? store_check_files(fd, &m, NULL) : -ENOENT;
