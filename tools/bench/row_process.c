@@ -176,22 +176,20 @@ static int make_guests(struct bench *bench, struct guest *guests, struct thaw_er
     return r < 0 ? r : make_guest(bench, &guests[1], &recipe, error);
 }
 
-static int run_guests(struct bench *bench, const char *row, struct guest *guests, size_t count,
-    struct thaw_error *error)
+/* In turn, but one guest after the other: QEMU takes seconds for the second. */
+static int run_guest(
+    struct bench *bench, const char *row, struct guest *guest, struct thaw_error *error)
 {
-    struct mode modes[GUESTS * COMMANDS_MAX];
-    size_t mode_count = 0;
+    struct mode modes[COMMANDS_MAX];
     char store[PATH_BYTES];
-    const struct rounds rounds = {.samples = 100, .quick_samples = 10, .quick_s = 2};
+    const struct rounds rounds = {.samples = 100, .quick_samples = 20, .quick_s = 2};
     int r = scratch_path(bench, "store", store, sizeof(store), error);
-    for (size_t i = 0; i < count && r == 0; i++) {
-        mode_count += add_thaw(bench, &guests[i], store, &modes[mode_count]);
-        if (bench->peer_qemu)
-            r = add_qemu(bench, &guests[i], &modes[mode_count++], error);
-    }
-    if (r == 0 && !has_restore(bench))
-        results_skip(&bench->results, "process, thaw restore", "this thaw has no such command");
-    return r < 0 ? r : rows_run_modes(bench, row, modes, mode_count, &rounds, error);
+    if (r < 0)
+        return r;
+    size_t count = add_thaw(bench, guest, store, modes);
+    if (bench->peer_qemu)
+        r = add_qemu(bench, guest, &modes[count++], error);
+    return r < 0 ? r : rows_run_modes(bench, row, modes, count, &rounds, error);
 }
 
 int row_process(struct bench *bench, const char *row, struct thaw_error *error)
@@ -199,9 +197,11 @@ int row_process(struct bench *bench, const char *row, struct thaw_error *error)
     struct guest *guests = calloc(GUESTS, sizeof(*guests));
     if (!guests)
         return bench_fail(error, -ENOMEM, "no memory for row %s", row);
+    if (!has_restore(bench))
+        results_skip(&bench->results, "process, thaw restore", "this thaw has no such command");
     int r = make_guests(bench, guests, error);
-    if (r == 0)
-        r = run_guests(bench, row, guests, GUESTS, error);
+    for (size_t i = 0; i < GUESTS && r == 0; i++)
+        r = run_guest(bench, row, &guests[i], error);
     for (size_t i = 0; i < GUESTS; i++)
         floor_image_free(&guests[i].image);
     free(guests);
