@@ -54,8 +54,21 @@ static double memfd_mib(void)
     return mib;
 }
 
-/* `held` is what this process accounts for, private pages and images; `system` all that has gone
- * from the host meanwhile, the kernel's own included, and what others took. */
+/* All that is in use for the sake of no file, the kernel's own included. Not what is available:
+ * that changes by more than clones take whenever the kernel trims caches. KernelStack is part of
+ * VmallocUsed. */
+static double system_mib(void)
+{
+    static const char *const fields[] = {
+        "AnonPages", "Shmem", "SUnreclaim", "PageTables", "SecPageTables", "VmallocUsed", "Percpu"};
+    double mib = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
+        mib += read_mib("/proc/meminfo", fields[i]);
+    return mib + read_mib("/proc/meminfo", "SwapTotal") - read_mib("/proc/meminfo", "SwapFree");
+}
+
+/* `held` is what this process accounts for, private pages and images; `system` what more is in use
+ * on the host, by the kernel and by others, too. */
 struct usage {
     double pss_mib, held_mib, system_mib;
 };
@@ -67,7 +80,7 @@ static struct usage usage_now(void)
     return (struct usage){
         .pss_mib = read_mib("/proc/self/smaps_rollup", "Pss"),
         .held_mib = read_mib("/proc/self/smaps_rollup", "Pss_Anon") + memfd_mib(),
-        .system_mib = -read_mib("/proc/meminfo", "MemAvailable"),
+        .system_mib = system_mib(),
     };
 }
 

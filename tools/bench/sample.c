@@ -370,8 +370,11 @@ int sample_floor(
         return sample_shell(bench, row, mode->name, how, error);
     if (how->kind == FLOOR_NEW)
         return sample_new(bench, row, mode->name, how, how->image->memfd, error);
-    int r = how->cold ? scratch_drop_cache(how->image->path, error) : 0;
-    if (!how->cold)
+    int r = 0;
+    if (how->cold) {
+        reaper_end_round(bench); /* what a VM has mapped is not dropped */
+        r = scratch_drop_cache(how->image->path, error);
+    } else
         scratch_warm_cache(how->image->path);
     _cleanup_close_ int file = open(how->image->path, O_RDONLY | O_CLOEXEC);
     if (r == 0 && file < 0)
