@@ -161,11 +161,14 @@ void capture_memory_put_back(struct capture_memory *memory)
     dirty_put_back(memory->mem, memory->taken);
 }
 
-/* Nothing that the pause touches shall fault there. */
+/* Nothing that the pause touches shall fault there, nor the bitmaps come from main memory. */
 static void make_ready(struct capture_memory *memory)
 {
     size_t count = MIN(READY_PAGES, memory->buffer_pages - memory->buffer_used);
     memset(memory->buffer + (size_t)memory->buffer_used * PAGE_BYTES, 0, count * PAGE_BYTES);
+    (void)dirty_peek(memory->mem, memory->vm_fd, memory->marked, NULL);
+    for (size_t i = 0; i < memory->words; i += 8)
+        (void)*(const volatile uint64_t *)&memory->wanted[i];
 }
 
 /* --- Copying ---------------------------------------------------------------------------------- */
@@ -286,6 +289,8 @@ static int take_marks(struct capture_memory *memory, struct thaw_error *error)
 {
     int r = dirty_take(memory->mem, memory->vm_fd, memory->marked, error);
     for (size_t i = 0; i < memory->words && r == 0; i++) {
+        if (!memory->marked[i])
+            continue;
         memory->taken[i] |= memory->marked[i];
         memory->wanted[i] |= memory->marked[i];
     }

@@ -4,6 +4,7 @@
 
 #include "vm_state.h"
 #include "dev_vmgenid.h"
+#include <string.h>
 #include <time.h>
 
 struct vm_state *vm_state_new(uint32_t vcpu_count)
@@ -38,7 +39,7 @@ void vm_state_make_ready(struct vm_state *state)
 {
     uint8_t stack[10 * PAGE_BYTES]; /* a list of MSRs takes four */
     touch(stack, sizeof(stack));
-    touch((uint8_t *)state->vcpus, state->vcpu_count * sizeof(*state->vcpus));
+    memset(state->vcpus, 0, state->vcpu_count * sizeof(*state->vcpus));
 }
 
 int vm_state_save(struct thaw_vm *vm, struct vm_state *state, struct thaw_error *error)
