@@ -182,7 +182,7 @@ static int run_guest(
 {
     struct mode modes[COMMANDS_MAX];
     char store[PATH_BYTES];
-    const struct rounds rounds = {.samples = 100, .quick_samples = 20, .quick_s = 2};
+    const struct rounds rounds = {.samples = 100, .quick_samples = 20, .quick_s = 1};
     int r = scratch_path(bench, "store", store, sizeof(store), error);
     if (r < 0)
         return r;
