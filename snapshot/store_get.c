@@ -156,7 +156,7 @@ int store_look_at_manifest(struct thaw_store *store, int dirfd, const char *id,
     int r = read_text(dirfd, id, &text, &bytes, error);
     if (r < 0)
         return r;
-    struct store_manifest *last = store ? atomic_exchange(&store->last_read, NULL) : NULL;
+    struct store_manifest *last = atomic_exchange(&store->last_read, NULL);
     if (is_text(last, text, bytes) && strcmp(last->m.id, id) == 0) {
         *ret = last;
         return 0;

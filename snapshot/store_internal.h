@@ -48,7 +48,7 @@ struct thaw_store {
     int places[STORE_PLACES];
     char *path; /* for messages */
     /* What was looked at last. Whoever is told of a snapshot is likely to restore it next: reading
-     * the same text again would come to the same, and takes a twentieth of a restore. */
+     * the same text again would come to the same, and takes a twentieth of `thaw restore`. */
     struct store_manifest *_Atomic last_read;
 };
 
@@ -113,7 +113,7 @@ int store_resolve(const struct thaw_store *store, const char *ref, struct store_
 /* Where a snapshot is now; -ENOENT if nowhere. */
 int store_locate(const struct thaw_store *store, const char *id, enum store_place *ret);
 /* Reads dirfd/manifest.json and checks that it is of this id. What was left for the next reader is
- * taken over by whoever reads the same text; store may be NULL for store_read_manifest. */
+ * taken over by whoever reads the same text. */
 int store_read_manifest(struct thaw_store *store, int dirfd, const char *id, struct manifest *ret,
     struct thaw_error *error);
 int store_look_at_manifest(struct thaw_store *store, int dirfd, const char *id,

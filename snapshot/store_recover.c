@@ -39,10 +39,10 @@ static int claim(struct recovery *rec, enum store_place place, const char *id)
 }
 
 /* 1 if nothing but the last move is missing, 0 if more is, negative if that can't be told now. */
-static int is_complete(const char *id, int fd)
+static int is_complete(struct thaw_store *store, const char *id, int fd)
 {
     struct manifest m;
-    int r = store_read_manifest(NULL, fd, id, &m, NULL);
+    int r = store_read_manifest(store, fd, id, &m, NULL);
     if (r < 0)
         return store_is_lack(r) ? r : 0;
     r = m.complete ? store_check_files(fd, &m, NULL) : -ENOENT;
@@ -63,7 +63,7 @@ static int recover_creation(void *data, const char *id)
     int error = store_read_error(fd, text);
     bool marked = error != -ENOENT;
     int named = store_has_name(store, id);
-    int complete = named > 0 && !marked ? is_complete(id, fd) : 0;
+    int complete = named > 0 && !marked ? is_complete(store, id, fd) : 0;
     int r = store_is_lack(error) ? error : MIN(named, complete);
     if (r < 0) {
         ; /* the next recovery may see more */

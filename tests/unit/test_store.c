@@ -440,6 +440,33 @@ Test(store, a_damaged_snapshot_is_shown_and_can_be_deleted)
     }
 }
 
+/* What was read a moment ago is only believed as long as it is what the file says. */
+Test(store, a_manifest_that_changes_after_it_was_looked_at_is_read_again)
+{
+    char id[MANIFEST_ID_BYTES], path[128], whole[256];
+    thaw_snapshot_list *list;
+    create("one");
+    id_of("one", id);
+    snprintf(path, sizeof(path), "snapshots/%s/manifest.json", id);
+    snprintf(whole, sizeof(whole), "%s/%s", root, path);
+    OK(thaw_store_find(store, "one", &list, &error));
+    thaw_snapshot_list_free(list);
+    OK(fixture_check(store, "one"));
+    OK(thaw_store_find(store, "one", &list, &error));
+    thaw_snapshot_list_free(list);
+    FILE *file = fopen(whole, "r+");
+    cr_assert_not_null(file);
+    char text[4096];
+    size_t bytes = fread(text, 1, sizeof(text) - 1, file);
+    text[bytes] = '\0';
+    char *name = strstr(text, "\"one\"");
+    cr_assert_not_null(name);
+    cr_assert_eq(fseek(file, name - text + 1, SEEK_SET), 0);
+    cr_assert_eq(fputc('O', file), 'O');
+    cr_assert_eq(fclose(file), 0);
+    cr_assert_eq(fixture_check(store, "one"), THAW_ECORRUPT, "its digest is another's");
+}
+
 Test(store, a_manifest_of_another_snapshot_is_refused)
 {
     char a[MANIFEST_ID_BYTES], b[MANIFEST_ID_BYTES], from[128], to[128];
