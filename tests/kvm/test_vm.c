@@ -162,6 +162,20 @@ Test(vm, the_event_descriptor_tells_of_changes_and_marks)
     guest_free(&guest);
 }
 
+Test(vm, an_event_descriptor_that_is_asked_for_late_tells_of_what_was_before)
+{
+    guest_new(&guest, (struct thaw_vm_options){.kernel_path = "tick", .cmdline = "ticks=1"});
+    guest_start(&guest);
+    guest_wait(&guest);
+    int fd = thaw_vm_event_fd(guest.vm);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(thaw_vm_event_fd(guest.vm), fd);
+    uint64_t count;
+    cr_assert_eq(read(fd, &count, sizeof(count)), (ssize_t)sizeof(count));
+    cr_assert_geq(count, 3, "running, a mark, stopped");
+    guest_free(&guest);
+}
+
 Test(vm, waiting_has_a_limit)
 {
     run_tick("", 1);
