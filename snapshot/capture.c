@@ -180,6 +180,8 @@ static int run(struct thaw_job *job, void *data, struct thaw_error *error)
     int r = make_overlays(capture, error);
     if (r == 0)
         r = write_pack(capture, job, error);
+    if (r == 0 && job_cancelled(job)) /* a small one may not have been asked before */
+        r = error_set(error, -ECANCELED, "cancelled");
     if (r == 0)
         r = publish(capture, error);
     if (r < 0)
@@ -286,8 +288,11 @@ static int prepare(
 static int begin(struct capture *capture, const struct thaw_snapshot_options *opt,
     struct thaw_job **ret, struct thaw_error *error)
 {
+    const struct job_listener listener = {opt->progress, opt->progress_data};
     int r = prepare(capture, opt, error);
-    return r < 0 ? r : job_start("thaw/snapshot", &capture_snapshot_ops, capture, ret, error);
+    return r < 0
+               ? r
+               : job_start("thaw/snapshot", &capture_snapshot_ops, capture, &listener, ret, error);
 }
 
 static int begin_locked(struct capture *capture, const struct thaw_snapshot_options *opt,

@@ -123,7 +123,7 @@ static int begin(struct capture *capture, const char *ref, const char *name, str
     const struct store_request request = {
         .name = name, .template_name = manifest->template_name, .source = manifest->source};
     r = store_begin(capture->store, &request, &capture->creation, error);
-    return r < 0 ? r : job_start("thaw/flatten", &capture_flatten_ops, capture, ret, error);
+    return r < 0 ? r : job_start("thaw/flatten", &capture_flatten_ops, capture, NULL, ret, error);
 }
 
 int thaw_snapshot_flatten(

@@ -15,6 +15,7 @@
 struct thaw_job {
     const struct job_ops *ops;
     void *data;
+    struct job_listener listener;
     pthread_t thread;
     int event_fd;
     atomic_bool cancelled;
@@ -28,10 +29,16 @@ struct thaw_job {
     int result;
 };
 
-static void notify(const struct thaw_job *job)
+/* With no lock held: the listener may take its time. */
+static void notify(struct thaw_job *job)
 {
-    ssize_t ignored = write(job->event_fd, &(uint64_t){1}, sizeof(uint64_t));
-    (void)ignored;
+    (void)eventfd_write(job->event_fd, 1);
+    if (!job->listener.progress)
+        return;
+    struct thaw_job_progress progress = {.size = sizeof(progress)};
+    thaw_job_poll(job, &progress);
+    if (job->listener.progress(job->listener.data, &progress) != 0)
+        thaw_job_cancel(job);
 }
 
 static void *job_thread(void *arg)
@@ -58,14 +65,16 @@ static void free_job(struct thaw_job *job)
     free(job);
 }
 
-int job_start(const char *name, const struct job_ops *ops, void *data, struct thaw_job **ret,
-    struct thaw_error *error)
+int job_start(const char *name, const struct job_ops *ops, void *data,
+    const struct job_listener *listener, struct thaw_job **ret, struct thaw_error *error)
 {
     struct thaw_job *job = calloc(1, sizeof(*job));
     if (!job)
         return error_errno(error, ENOMEM, "allocating a job");
     job->ops = ops;
     job->data = data;
+    if (listener)
+        job->listener = *listener;
     job->phase = "starting";
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);

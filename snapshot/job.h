@@ -13,12 +13,18 @@ struct job_ops {
     void (*free)(void *data);
 };
 
-/* Starts a job. `data` is the job's if this succeeds, and the caller's if not. `name` names the
- * thread. */
-int job_start(const char *name, const struct job_ops *ops, void *data, struct thaw_job **ret,
-    struct thaw_error *error);
+/* Who is told of a job's progress besides those who ask. */
+struct job_listener {
+    thaw_progress_fn progress; /* NULL: nobody */
+    void *data;
+};
 
-/* For the job's own threads. job_advance: so many bytes more are done. */
+/* Starts a job. `data` is the job's if this succeeds, and the caller's if not. `name` names the
+ * thread. listener may be NULL. */
+int job_start(const char *name, const struct job_ops *ops, void *data,
+    const struct job_listener *listener, struct thaw_job **ret, struct thaw_error *error);
+
+/* For the job's own thread. job_advance: so many bytes more are done. */
 void job_phase(struct thaw_job *job, const char *phase, uint64_t total_bytes);
 void job_advance(struct thaw_job *job, uint64_t bytes);
 bool job_cancelled(const struct thaw_job *job);

@@ -131,7 +131,7 @@ int thaw_snapshot_verify(
         return error_errno(error, ENOMEM, "verifying a snapshot");
     int r = store_get(store, ref, "verify", &verify->snapshot, error);
     if (r == 0)
-        r = job_start("thaw/verify", &ops, verify, ret, error);
+        r = job_start("thaw/verify", &ops, verify, NULL, ret, error);
     if (r < 0)
         free_verify(verify);
     return r;

@@ -35,6 +35,12 @@ struct thaw_job_progress {
     uint64_t total_bytes; /* 0 while not known */
 };
 
+/* Told how far a job is: when it turns to something else, at most ten times a second meanwhile, and
+ * at its end. On a thread of the library, one call at a time, possibly while the VM stands still:
+ * must return soon, and call nothing for that VM or that job. *progress is valid during the call.
+ * Returns 0; anything else is as thaw_job_cancel. */
+typedef int (*thaw_progress_fn)(void *data, const struct thaw_job_progress *progress);
+
 /* Any thread. Returns 0, or -EINVAL if size is not set. */
 THAW_API int thaw_job_poll(thaw_job *job, struct thaw_job_progress *progress);
 
@@ -75,6 +81,8 @@ struct thaw_snapshot_options {
     uint32_t threads;     /* that compress; 0: one a CPU */
     const char *metadata; /* a JSON object of up to 64 KiB, kept and given back; NULL: as it was
                              restored, or empty */
+    thaw_progress_fn progress; /* NULL: nobody is told */
+    void *progress_data;       /* used until the job is freed */
 };
 
 /* What a snapshot cost. */

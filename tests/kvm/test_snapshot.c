@@ -351,6 +351,50 @@ Test(snapshot, a_cancelled_snapshot_leaves_the_guest_running_and_the_next_diff_c
     guest_free(&source);
 }
 
+struct told {
+    unsigned calls, cancel_at; /* cancel_at 0: never */
+    bool phases, never_back;
+    uint64_t done;
+    enum thaw_job_state last;
+};
+
+static int note_progress(void *data, const struct thaw_job_progress *progress)
+{
+    struct told *told = data;
+    told->never_back = told->never_back && progress->done_bytes >= told->done;
+    told->phases = told->phases || strcmp(progress->phase, "memory") == 0;
+    told->done = progress->done_bytes;
+    told->last = progress->state;
+    return ++told->calls == told->cancel_at;
+}
+
+static int take_telling(struct guest *guest, const char *name, struct told *told)
+{
+    struct thaw_error error;
+    thaw_job *job;
+    struct thaw_snapshot_options options = {
+        .size = sizeof(options), .name = name, .progress = note_progress, .progress_data = told};
+    cr_assert_eq(
+        thaw_vm_snapshot(guest->vm, store, &options, &job, &error), 0, "%s", error.message);
+    int r = thaw_job_wait(job, -1, &error);
+    thaw_job_free(job);
+    return r;
+}
+
+Test(snapshot, a_function_is_told_of_progress_and_may_cancel)
+{
+    static struct guest source;
+    struct told told = {.never_back = true}, cancels = {.never_back = true, .cancel_at = 1};
+    start(&source, "tick", "", "tick 1\n");
+    cr_assert_eq(take_telling(&source, "told", &told), 0);
+    cr_assert(told.phases && told.never_back);
+    cr_assert_eq(told.last, THAW_JOB_DONE);
+    cr_assert_eq(take_telling(&source, "cancelled", &cancels), -ECANCELED);
+    cr_assert_eq(cancels.last, THAW_JOB_FAILED);
+    guest_expect(&source, "tick ", guest_console_count(&source));
+    guest_free(&source);
+}
+
 Test(snapshot, one_is_taken_at_a_time)
 {
     static struct guest source;

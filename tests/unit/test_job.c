@@ -41,7 +41,7 @@ static thaw_job *start(struct work *work)
 {
     thaw_job *job;
     struct thaw_error error;
-    cr_assert_eq(job_start("test/job", &ops, work, &job, &error), 0, "%s", error.message);
+    cr_assert_eq(job_start("test/job", &ops, work, NULL, &job, &error), 0, "%s", error.message);
     return job;
 }
 
