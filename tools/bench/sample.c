@@ -259,8 +259,8 @@ static void *run_thread(void *data)
     return NULL;
 }
 
-/* A floor runs in this thread. What VMMs do that keep memory in a file as it is has a thread for
- * each vCPU, or nobody could pause the guest: that begins in time to run. */
+/* A floor runs in this thread. VMMs that keep memory in a file as it is have a thread for each
+ * vCPU, or nobody could pause the guest: it is made once state is set. */
 static int run_floor(struct bench *bench, const struct floor_case *how, struct floor_vm *vm,
     struct floor_ran *ret, struct thaw_error *error)
 {
