@@ -13,8 +13,8 @@ usage: mkinitrd.sh guest KERNELDIR OUT
 
 guest  busybox, mke2fs, e2fsck, virtio modules, tests/linux/guest/ with its programs built
        by $CC (default gcc).
-host   busybox, KVM modules, host-init as init; then the contents of each DIR at
-       the root, and each PROGRAM with its shared libraries at PATH.
+host   busybox, KVM modules, tests/linux/host/ with its programs built by $CC; then the
+       contents of each DIR at the root, and each PROGRAM with its shared libraries at PATH.
 KERNELDIR is a folder made by fetch-kernels.sh (DIR/cloud or DIR/generic).
 The image is not compressed: nested, zstd -1 was no faster, and here it is one
 more step.
@@ -86,6 +86,17 @@ add_busybox() {
 	cp --remove-destination "$(command -v busybox)" "$root/bin/busybox"
 }
 
+# add_built FOLDER: builds the programs of $here/FOLDER into /FOLDER of the image.
+add_built() {
+	need "${CC:-gcc}" gcc
+	mkdir -p "$root/$1"
+	for source in "$here/$1"/*.c; do
+		program=${source##*/}
+		"${CC:-gcc}" -std=c17 -O2 -Wall -Wextra -Werror -static -s -o "$root/$1/${program%.c}" "$source" ||
+			die "cannot build $source"
+	done
+}
+
 write_image() {
 	(cd "$root" && find . -print0 | LC_ALL=C sort -z | cpio -0 --quiet -o -H newc -R 0:0) >"$tmp/image"
 	mv "$tmp/image" "$out"
@@ -127,7 +138,6 @@ if [ "$kind" = guest ]; then
 	PATH=/usr/sbin:/sbin:$PATH
 	need mke2fs e2fsprogs
 	need e2fsck e2fsprogs
-	need "${CC:-gcc}" gcc
 	# Nothing in the image answers the kernel's request_module(): what ext4 asks for by
 	# name only (crc32c) is listed before it.
 	add_modules virtio_mmio virtio_blk virtio_rng crc32c_generic ext4
@@ -135,16 +145,12 @@ if [ "$kind" = guest ]; then
 	add_program "$(command -v e2fsck)" /sbin/e2fsck
 	: >"$root/etc/mke2fs.conf"
 	cp "$here/guest/init" "$root/init"
-	mkdir "$root/guest"
+	add_built guest
 	cp "$here"/guest/*.sh "$root/guest/"
-	for source in "$here"/guest/*.c; do
-		program=${source##*/}
-		"${CC:-gcc}" -std=c17 -O2 -Wall -Wextra -Werror -static -s -o "$root/guest/${program%.c}" "$source" ||
-			die "cannot build $source"
-	done
 else
 	add_modules kvm_amd
-	cp "$here/host-init" "$root/init"
+	cp "$here/host/init" "$root/init"
+	add_built host
 	for item; do
 		case $item in
 		*=*) add_program "${item%%=*}" "${item#*=}" ;;
