@@ -72,7 +72,7 @@ static int scan(const struct floor_vm *vm, int pagemap, struct page_region *ret)
 }
 
 int floor_reset_run(
-    struct floor_reset *reset, uint64_t *ret_ns, uint64_t *ret_pages, struct thaw_error *error)
+    struct floor_reset *reset, struct floor_reset_result *ret, struct thaw_error *error)
 {
     static struct page_region runs[RUNS_MAX];
     _cleanup_close_ int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
@@ -88,8 +88,8 @@ int floor_reset_run(
         memcpy(reset->vm.ram + offset, reset->pristine + offset, run_bytes);
         bytes += run_bytes;
     }
+    uint64_t memory_ns = now_ns() - start_ns;
     int r = floor_state_restore(&reset->vm, &reset->image.state, error);
-    *ret_ns = now_ns() - start_ns;
-    *ret_pages = bytes / PAGE_BYTES;
+    *ret = (struct floor_reset_result){now_ns() - start_ns, memory_ns, bytes / PAGE_BYTES};
     return r;
 }

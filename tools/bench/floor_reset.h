@@ -12,6 +12,11 @@ struct floor_reset {
     const uint8_t *pristine; /* the image, mapped apart */
 };
 
+/* What putting one back took: all of it, and its memory alone. */
+struct floor_reset_result {
+    uint64_t ns, memory_ns, pages;
+};
+
 /* A VM that is at the image, ready to run. */
 int floor_reset_make(struct bench *bench, const struct recipe *recipe, struct floor_reset *ret,
     struct thaw_error *error);
@@ -19,6 +24,6 @@ void floor_reset_free(struct floor_reset *reset);
 
 /* Puts a VM back that has run, and whose I/O is finished. */
 int floor_reset_run(
-    struct floor_reset *reset, uint64_t *ret_ns, uint64_t *ret_pages, struct thaw_error *error);
+    struct floor_reset *reset, struct floor_reset_result *ret, struct thaw_error *error);
 
 #endif

@@ -35,6 +35,15 @@ static int dirty(struct reset *reset, struct thaw_error *error)
     return r < 0 ? r : check(answer, error);
 }
 
+static void add_times(struct bench *bench, const char *row, const char *mode, uint64_t stop_ns,
+    uint64_t memory_ns, uint64_t state_ns)
+{
+    struct results *results = &bench->results;
+    results_add(results, row, mode, "phase: stop", "us", (double)stop_ns / 1e3);
+    results_add(results, row, mode, "phase: memory", "us", (double)memory_ns / 1e3);
+    results_add(results, row, mode, "phase: state", "us", (double)state_ns / 1e3);
+}
+
 static int add_reset(struct bench *bench, const char *row, const struct mode *mode,
     struct reset *reset, struct thaw_error *error)
 {
@@ -48,6 +57,10 @@ static int add_reset(struct bench *bench, const char *row, const struct mode *mo
     results_add(
         &bench->results, row, mode->name, "applied", "us", (double)(end_ns - start_ns) / 1e3);
     results_add(&bench->results, row, mode->name, "cpu", "us", (double)cpu / 1e3);
+    struct thaw_vm_timing timing = {.size = sizeof(timing)};
+    thaw_vm_get_timing(reset->clone.vm, &timing);
+    add_times(bench, row, mode->name, timing.shell_ns - start_ns,
+        timing.memory_ns - timing.shell_ns, timing.state_ns - timing.memory_ns);
     return 0;
 }
 
@@ -75,7 +88,7 @@ static int sample_floor(
     struct reset *reset = mode->data;
     struct floor_reset *floor = &reset->floor;
     struct floor_ran ran;
-    uint64_t ns, pages;
+    struct floor_reset_result result;
     floor->vm.input = BURST "\n";
     int r = floor_vm_run(&floor->vm, bench, &reset->fixture.recipe, 0, &ran, error);
     if (r == 0 && ran.position != 1)
@@ -83,11 +96,12 @@ static int sample_floor(
     if (r == 0)
         r = floor_vm_finish_io(&floor->vm, error);
     if (r == 0)
-        r = floor_reset_run(floor, &ns, &pages, error);
+        r = floor_reset_run(floor, &result, error);
     if (r < 0)
         return r;
-    results_add(&bench->results, row, mode->name, "applied", "us", (double)ns / 1e3);
-    results_add(&bench->results, row, mode->name, "pages", "", (double)pages);
+    results_add(&bench->results, row, mode->name, "applied", "us", (double)result.ns / 1e3);
+    results_add(&bench->results, row, mode->name, "pages", "", (double)result.pages);
+    add_times(bench, row, mode->name, 0, result.memory_ns, result.ns - result.memory_ns);
     return 0;
 }
 
