@@ -24,7 +24,8 @@
 //   TSC           before TSC_DEADLINE, which is compared with it
 //   MSRs          TSC_DEADLINE last
 //   VCPU_EVENTS   after all that could clear them
-//   PIT, clock, PICs, IOAPIC   after the vCPUs; SET_CLOCK after a vCPU has run hangs guests
+//   PIT, clock, PICs, IOAPIC   after the vCPUs; SET_CLOCK after a vCPU has run hangs guests. The
+//                 clock goes on from the instant that the TSCs were set for
 //
 // Restoring again, into vCPUs that ran but are parked: the same, with less and more.
 //   CPUID, TSC_KHZ   have not changed, since no guest can; KVM forbids setting them again
@@ -53,6 +54,7 @@
 #define LAPIC_DEADLINE    0x40000u /* the timer's mode, in its LVT */
 #define LAPIC_TIMER_COUNT 0x380u
 #define TSC_TOLERANCE_PPM 250u
+#define CLOCK_TRIES       32u
 
 /* Where the guest keeps a clock, and whether it does, in bit 0
  * (Documentation/virt/kvm/x86/msr.rst).
@@ -78,15 +80,36 @@ static struct kvm_device_attr tsc_offset_attr(uint64_t *value)
         .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)value};
 }
 
-int vm_clock_save(int vm_fd, struct vm_clock *ret, struct thaw_error *error)
+/* A time on the guest's clock, and the host's TSC then: one number where KVM says which, which it
+ * does not where it is old or does not go by the TSC; else two that it lies between. */
+struct clock_reading {
+    uint64_t ns;
+    uint64_t tsc_min, tsc_max;
+};
+
+static int read_clock(int vm_fd, struct clock_reading *ret, struct thaw_error *error)
 {
     struct kvm_clock_data data = {0};
-    struct timespec real;
+    ret->tsc_min = host_tsc();
     if (ioctl(vm_fd, KVM_GET_CLOCK, &data) < 0)
         return failed("reading the guest's clock", error);
-    ret->host_tsc = host_tsc();
+    ret->tsc_max = host_tsc();
+    ret->ns = data.clock;
+    if (data.flags & KVM_CLOCK_HOST_TSC)
+        ret->tsc_min = ret->tsc_max = data.host_tsc;
+    return 0;
+}
+
+int vm_clock_save(int vm_fd, struct vm_clock *ret, struct thaw_error *error)
+{
+    struct timespec real;
+    struct clock_reading reading;
+    int r = read_clock(vm_fd, &reading, error);
+    if (r < 0)
+        return r;
     clock_gettime(CLOCK_REALTIME, &real);
-    ret->kvmclock_ns = data.clock;
+    ret->kvmclock_ns = reading.ns;
+    ret->host_tsc = reading.tsc_min; /* a clock that is ahead of the TSC does no harm */
     ret->realtime_ns = (uint64_t)real.tv_sec * 1000000000u + (uint64_t)real.tv_nsec;
     return 0;
 }
@@ -117,11 +140,16 @@ static int save_tsc(int vcpu_fd, const struct vm_clock *clock, const struct vcpu
     return 0;
 }
 
+static bool is_near(uint32_t khz, uint32_t wanted)
+{
+    uint64_t difference = (uint64_t)llabs((long long)khz - (long long)wanted);
+    return difference * 1000000u <= (uint64_t)wanted * TSC_TOLERANCE_PPM;
+}
+
 static int restore_tsc_khz(
     const struct kvm *kvm, int vcpu_fd, uint32_t khz, uint32_t wanted, struct thaw_error *error)
 {
-    uint64_t difference = (uint64_t)llabs((long long)khz - (long long)wanted);
-    if (difference * 1000000u <= (uint64_t)wanted * TSC_TOLERANCE_PPM)
+    if (is_near(khz, wanted))
         return 0;
     if (!kvm->tsc_scaling)
         return error_set(error, THAW_EHOST,
@@ -139,6 +167,48 @@ static int restore_tsc(int vcpu_fd, uint64_t tsc, uint64_t host_tsc_now, struct 
     if (ioctl(vcpu_fd, KVM_SET_DEVICE_ATTR, &attr) < 0)
         return failed("setting a vCPU's TSC", error);
     return 0;
+}
+
+/* What the clock is to show when the host's TSC is that. */
+static uint64_t clock_at(const struct clock_start *start, uint64_t tsc)
+{
+    bool scaled = !is_near(start->host_khz, start->tsc_khz);
+    uint32_t khz = scaled ? start->host_khz : start->tsc_khz;
+    uint64_t ticks = tsc > start->host_tsc ? tsc - start->host_tsc : 0;
+    return start->kvmclock_ns + (uint64_t)((unsigned __int128)ticks * 1000000u / khz);
+}
+
+/* No flags: with a host time in it, KVM would add what has passed since. */
+static int set_clock(int vm_fd, uint64_t ns, struct thaw_error *error)
+{
+    struct kvm_clock_data data = {.clock = ns};
+    return ioctl(vm_fd, KVM_SET_CLOCK, &data) < 0 ? failed("setting the guest's clock", error) : 0;
+}
+
+/* KVM tells each vCPU how to get from the TSC to the time when that vCPU first runs; but a guest's
+ * user space goes by what its first CPU was told. Another CPU that runs earlier finds there what
+ * was true before, and if the clock had lost time against the TSC since, time would then go back.
+ * KVM takes the clock without a TSC, and what passes until it does so is lost: hence it is looked
+ * how much that was, and the clock set ahead by as much. */
+int vm_clock_restore(int vm_fd, const struct clock_start *start, struct thaw_error *error)
+{
+    struct clock_reading reading = {0};
+    uint64_t lost_ns = 0;
+    if (start->one_cpu)
+        return set_clock(vm_fd, clock_at(start, host_tsc()), error);
+    for (unsigned i = 0; i < CLOCK_TRIES; i++) {
+        int r = set_clock(vm_fd, clock_at(start, host_tsc()) + lost_ns, error);
+        if (r == 0)
+            r = read_clock(vm_fd, &reading, error);
+        if (r < 0)
+            return r;
+        uint64_t wanted_ns = clock_at(start, reading.tsc_max);
+        if (reading.ns >= wanted_ns)
+            return 0;
+        lost_ns += wanted_ns - reading.ns;
+    }
+    return error_set(error, THAW_EHOST,
+        "the guest's clock can't be set: KVM loses time against the TSC again and again");
 }
 
 bool vcpu_state_has_kvmclock(const struct vcpu_state *state)
@@ -480,17 +550,15 @@ static int set_chip(int vm_fd, uint32_t id, const struct kvm_irqchip *chip,
 }
 
 int vm_chips_restore(int vm_fd, const struct vm_chips *state, const struct vm_chips *known,
-    uint64_t kvmclock_ns, struct thaw_error *error)
+    const struct clock_start *clock, struct thaw_error *error)
 {
     struct kvm_pit_state2 pit = state->pit;
     if (!(known && is_same_pit(pit, known->pit)) && ioctl(vm_fd, KVM_SET_PIT2, &pit) < 0)
         return failed("setting the timer", error);
-    /* No flags: with a host time in it, KVM would add what has passed since. */
-    struct kvm_clock_data clock = {.clock = kvmclock_ns};
-    if (ioctl(vm_fd, KVM_SET_CLOCK, &clock) < 0)
-        return failed("setting the guest's clock", error);
-    int r = set_chip(vm_fd, KVM_IRQCHIP_PIC_MASTER, &state->pic_master,
-        known ? &known->pic_master : NULL, error);
+    int r = vm_clock_restore(vm_fd, clock, error);
+    if (r == 0)
+        r = set_chip(vm_fd, KVM_IRQCHIP_PIC_MASTER, &state->pic_master,
+            known ? &known->pic_master : NULL, error);
     if (r == 0)
         r = set_chip(vm_fd, KVM_IRQCHIP_PIC_SLAVE, &state->pic_slave,
             known ? &known->pic_slave : NULL, error);

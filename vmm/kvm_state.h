@@ -49,8 +49,22 @@ struct msr_list {
 };
 int msr_list_read(const struct kvm *kvm, struct msr_list *ret, struct thaw_error *error);
 
+/* The guest's clock at an instant that is now or just over. */
+struct clock_start {
+    uint64_t kvmclock_ns;
+    uint64_t host_tsc;
+    uint32_t tsc_khz; /* by which the guest computes time */
+    uint32_t host_khz;
+    bool one_cpu;
+};
+
 /* Reads the clocks. Once per save, before the vCPUs, which are all parked. */
 int vm_clock_save(int vm_fd, struct vm_clock *ret, struct thaw_error *error);
+
+/* Makes the guest's clock run on from an instant, which all vCPUs' TSCs are set for. To those who
+ * compute one from the other it never shows less than it would have, had it not stood still.
+ * Before any vCPU runs. */
+int vm_clock_restore(int vm_fd, const struct clock_start *start, struct thaw_error *error);
 
 /* What no guest changes of a vCPU, and KVM not once it has run: what is known need not be read. */
 struct vcpu_fixed {
@@ -102,7 +116,7 @@ int vcpu_state_reset(const struct kvm *kvm, int vcpu_fd, const struct vcpu_state
 /* Timer, kvmclock, then interrupt controllers. After the vCPUs, before any of them runs. What they
  * are known to have, if it is, is not set. */
 int vm_chips_restore(int vm_fd, const struct vm_chips *state, const struct vm_chips *known,
-    uint64_t kvmclock_ns, struct thaw_error *error);
+    const struct clock_start *clock, struct thaw_error *error);
 
 /* Tells the guest that it did not run for a while, so that its watchdogs don't bite. Before each
  * resume; a guest without kvmclock has nothing to be told. */

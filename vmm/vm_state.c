@@ -92,9 +92,14 @@ static int restore_kvm(struct thaw_vm *vm, const struct vm_state *state,
             return error_prefix(error, r, "restoring vCPU %u", i);
         vcpu->has_kvmclock = vcpu_state_has_kvmclock(from);
     }
-    const struct vm_chips *known = again ? NULL : vm->fresh_chips;
-    return vm_chips_restore(
-        vm->fd, &state->chips, known, state->clock.kvmclock_ns + advance_ns, error);
+    const struct clock_start clock = {
+        .kvmclock_ns = state->clock.kvmclock_ns + advance_ns,
+        .host_tsc = now,
+        .tsc_khz = state->vcpus[0].tsc_khz,
+        .host_khz = atomic_load_explicit(&vm->env->tsc_khz, memory_order_relaxed),
+        .one_cpu = vm->vcpu_count == 1,
+    };
+    return vm_chips_restore(vm->fd, &state->chips, again ? NULL : vm->fresh_chips, &clock, error);
 }
 
 /* A guest that has its line masked looks at the id when it unmasks it. The PIC's way to a processor

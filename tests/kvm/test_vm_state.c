@@ -7,6 +7,7 @@
 #include "vm_state.h"
 #include <criterion/criterion.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 static struct guest source;
@@ -193,6 +194,33 @@ Test(vm_state, tsc_offsets_are_one_for_all_cpus_and_time_does_not_go_back)
     vm_state_free(before);
     vm_state_free(after);
     free_both();
+}
+
+/* Whichever CPU of the guest computes the time, and from what: the clock that it was told of before
+ * goes on with the TSC, and what is set must not be behind that. */
+Test(vm_state, the_clock_loses_nothing_against_the_tsc)
+{
+    start("smp", "loop=1 period_us=2000", 2, "smp: cpu 1 count");
+    struct vm_state *state = save(&source);
+    uint32_t khz = state->vcpus[0].tsc_khz;
+    for (unsigned i = 0; i < 100; i++) {
+        const struct clock_start begin = {
+            .kvmclock_ns = 5000000000 + i, .host_tsc = host_tsc(), .tsc_khz = khz, .host_khz = khz};
+        struct kvm_clock_data now = {0};
+        struct thaw_error error;
+        usleep(i * 10); /* as long as setting all else takes */
+        cr_assert_eq(vm_clock_restore(source.vm->fd, &begin, &error), 0, "%s", error.message);
+        uint64_t tsc = host_tsc();
+        cr_assert_eq(ioctl(source.vm->fd, KVM_GET_CLOCK, &now), 0);
+        if (now.flags & KVM_CLOCK_HOST_TSC)
+            tsc = now.host_tsc;
+        uint64_t passed_ns = (uint64_t)((unsigned __int128)(tsc - begin.host_tsc) * 1000000 / khz);
+        cr_assert_geq(now.clock, begin.kvmclock_ns + passed_ns);
+        /* As little ahead as this machine allows, which may be busy. */
+        cr_assert_lt(now.clock, begin.kvmclock_ns + passed_ns + 1000000000);
+    }
+    vm_state_free(state);
+    guest_free(&source);
 }
 
 Test(vm_state, a_moved_guest_saves_as_much_as_the_first_time)
