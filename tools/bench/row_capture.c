@@ -237,7 +237,7 @@ static int run_modes(
         {"zstd, same threads", sample_zstd, capture},
     };
     const struct rounds rounds = {
-        .samples = 12, .quick_samples = 3, .quick_s = 4, .in_order = true};
+        .samples = 100, .quick_samples = 3, .quick_s = 4, .in_order = true};
     int r = map_data(capture, error);
     if (r == 0)
         r = subject_warm_up(&capture->subject, error);

@@ -106,7 +106,7 @@ static int run_slow(
         {"floor-read, all, cold", sample_read, &cold},
         {"floor-read, all, warm", sample_read, &warm},
     };
-    const struct rounds rounds = {.samples = 20, .quick_samples = 3, .quick_s = 2};
+    const struct rounds rounds = {.samples = 100, .quick_samples = 3, .quick_s = 2};
     size_t count = bench->options.quick ? 1 : 2;
     count += add_ways(bench, data, true, cases, &modes[count]);
     return rows_run_modes(bench, row, modes, count, &rounds, error);

@@ -10,6 +10,7 @@
 
 #define MEM_MIB         128
 #define CLONES_MAX      100
+#define CLONES_FEW      4 /* are there in about a millisecond */
 #define DIFFERENT_QUICK 16
 #define THREADS_MAX     64
 
@@ -230,8 +231,9 @@ static int prepare(struct bench *bench, struct fanout *fanout, struct thaw_error
 
 #define MODES_MAX 12
 
-static size_t fill_modes(struct fanout *fanout, struct fanout_case *cases, struct mode *modes,
-    char (*names)[48], bool quick)
+/* Those of few clones, or of many. */
+static size_t fill_modes(struct fanout *fanout, bool few, struct fanout_case *cases,
+    struct mode *modes, char (*names)[48], bool quick)
 {
     static const unsigned counts[] = {1, 4, 16, 64, CLONES_MAX};
     static const char *const kinds[] = {"", ", different snapshots", ", new VMs"};
@@ -239,7 +241,8 @@ static size_t fill_modes(struct fanout *fanout, struct fanout_case *cases, struc
     for (size_t kind = 0; kind < ARRAY_SIZE(kinds); kind++)
         for (size_t i = 0; i < ARRAY_SIZE(counts); i++) {
             bool most = counts[i] == CLONES_MAX;
-            if ((kind == 1 && counts[i] == 1) || (kind == 2 && !most) || (quick && kind && !most))
+            if ((counts[i] <= CLONES_FEW) != few || (kind == 1 && counts[i] == 1) ||
+                (kind == 2 && !most) || (quick && kind && !most))
                 continue;
             cases[count] = (struct fanout_case){fanout, counts[i], kind == 1, kind != 2};
             snprintf(names[count], sizeof(names[0]), "%u at once%s", counts[i], kinds[kind]);
@@ -249,22 +252,31 @@ static size_t fill_modes(struct fanout *fanout, struct fanout_case *cases, struc
     return count;
 }
 
-int row_fanout(struct bench *bench, const char *row, struct thaw_error *error)
+static int run_modes(struct bench *bench, const char *row, struct fanout *fanout, bool few,
+    const struct rounds *rounds, struct thaw_error *error)
 {
-    struct fanout *fanout = calloc(1, sizeof(*fanout));
     struct fanout_case cases[MODES_MAX];
     struct mode modes[MODES_MAX];
     char names[MODES_MAX][48];
-    const struct rounds rounds = {.samples = 8, .quick_samples = 3, .quick_s = 2};
+    size_t count = fill_modes(fanout, few, cases, modes, names, bench->options.quick);
+    return rows_run_modes(bench, row, modes, count, rounds, error);
+}
+
+int row_fanout(struct bench *bench, const char *row, struct thaw_error *error)
+{
+    struct fanout *fanout = calloc(1, sizeof(*fanout));
+    const struct rounds few = {.samples = 1000, .quick_samples = 20, .quick_s = 1};
+    const struct rounds many = {.samples = 100, .quick_samples = 3, .quick_s = 2};
     if (!fanout)
         return bench_fail(error, -ENOMEM, "no memory for row %s", row);
     fanout->bench = bench;
     pthread_mutex_init(&fanout->lock, NULL);
     pthread_cond_init(&fanout->changed, NULL);
-    size_t count = fill_modes(fanout, cases, modes, names, bench->options.quick);
     int r = prepare(bench, fanout, error);
     if (r == 0)
-        r = rows_run_modes(bench, row, modes, count, &rounds, error);
+        r = run_modes(bench, row, fanout, true, &few, error);
+    if (r == 0)
+        r = run_modes(bench, row, fanout, false, &many, error);
     thaw_pool_free(fanout->pool);
     for (unsigned i = 0; fanout->fixtures && i < fanout->fixture_count; i++)
         fixture_close_image(&fanout->fixtures[i]);

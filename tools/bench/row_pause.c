@@ -181,7 +181,7 @@ static int run_rates(
     struct bench *bench, const char *row, struct table *table, struct thaw_error *error)
 {
     static const unsigned rates_mibs[] = {0, 10, 100};
-    const struct rounds rounds = {.samples = 100, .quick_samples = 6, .quick_s = 3};
+    const struct rounds rounds = {.samples = 1000, .quick_samples = 6, .quick_s = 3};
     table->count = 0;
     for (size_t i = 0; i < ARRAY_SIZE(rates_mibs); i++)
         add_pair(table, "live", WS_MIB, rates_mibs[i], LIVE);
@@ -196,7 +196,7 @@ static int run_sizes(
     static const unsigned sizes_mib[] = {0, 4, 16, 64, 256, 512}, quick_mib[] = {0, 16, 256};
     bool quick = bench->options.quick;
     size_t count = quick ? ARRAY_SIZE(quick_mib) : ARRAY_SIZE(sizes_mib);
-    const struct rounds rounds = {.samples = 5, .quick_samples = 2, .quick_s = 2};
+    const struct rounds rounds = {.samples = 100, .quick_samples = 2, .quick_s = 2};
     struct thaw_snapshot_result result;
     int r = take(bench, table->pause, LIVE, &result, error); /* of what was written before */
     if (r < 0)
