@@ -210,7 +210,8 @@ start_nested() {
 		sleep 1
 		said_s=$(stat -c %Y "$1/results" 2>/dev/null) || continue
 		[ $(($(date +%s) - said_s)) -gt $silence_max_s ] || continue
-		kill $! && wait $! || :
+		kill $! || :
+		wait $! || :
 		return $stood_still
 	done
 	wait $!
