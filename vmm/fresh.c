@@ -30,7 +30,7 @@ void fresh_vcpu_fini(struct vcpu_fresh *vcpu)
 static void learn_vcpu(
     struct fresh *fresh, struct thaw_vm *vm, uint32_t index, const struct msr_list *msrs)
 {
-    const struct vm_clock no_clock = {0};
+    const struct vm_clock no_clock = {.host_khz = vm->vcpus[index].fresh.tsc_khz};
     const struct vcpu_fixed unknown = {0};
     struct vcpu_state *none = NULL, *state _cleanup_free_ = calloc(1, sizeof(*state));
     if (state &&

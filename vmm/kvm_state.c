@@ -54,7 +54,7 @@
 #define LAPIC_DEADLINE    0x40000u /* the timer's mode, in its LVT */
 #define LAPIC_TIMER_COUNT 0x380u
 #define TSC_TOLERANCE_PPM 250u
-#define CLOCK_TRIES       32u
+#define CLOCK_TRIES       16u
 
 /* Where the guest keeps a clock, and whether it does, in bit 0
  * (Documentation/virt/kvm/x86/msr.rst).
@@ -100,7 +100,7 @@ static int read_clock(int vm_fd, struct clock_reading *ret, struct thaw_error *e
     return 0;
 }
 
-int vm_clock_save(int vm_fd, struct vm_clock *ret, struct thaw_error *error)
+int vm_clock_save(int vm_fd, uint32_t host_khz, struct vm_clock *ret, struct thaw_error *error)
 {
     struct timespec real;
     struct clock_reading reading;
@@ -108,8 +108,9 @@ int vm_clock_save(int vm_fd, struct vm_clock *ret, struct thaw_error *error)
     if (r < 0)
         return r;
     clock_gettime(CLOCK_REALTIME, &real);
+    ret->host_khz = host_khz;
     ret->kvmclock_ns = reading.ns;
-    ret->host_tsc = reading.tsc_min; /* a clock that is ahead of the TSC does no harm */
+    ret->host_tsc = reading.tsc_min; /* rather ahead of the TSC than behind */
     ret->realtime_ns = (uint64_t)real.tv_sec * 1000000000u + (uint64_t)real.tv_nsec;
     return 0;
 }
@@ -119,12 +120,27 @@ int vcpu_read_tsc_khz(int vcpu_fd, uint32_t *ret_khz, struct thaw_error *error)
     int khz = ioctl(vcpu_fd, KVM_GET_TSC_KHZ, 0);
     if (khz < 0)
         return failed("reading a vCPU's TSC frequency", error);
+    if (khz == 0)
+        return error_set(error, THAW_EHOST, "KVM doesn't know this host's TSC frequency");
     *ret_khz = (uint32_t)khz;
     return 0;
 }
 
-/* The guest's TSC is the host's plus an offset: read that way, all vCPUs show the same instant
- * however long after each other they are read. */
+static bool is_near(uint32_t khz, uint32_t wanted)
+{
+    uint64_t difference = (uint64_t)llabs((long long)khz - (long long)wanted);
+    return difference * 1000000u <= (uint64_t)wanted * TSC_TOLERANCE_PPM;
+}
+
+uint64_t tsc_scale(uint64_t host_tsc_then, uint32_t host_khz, uint32_t guest_khz)
+{
+    if (is_near(host_khz, guest_khz))
+        return host_tsc_then;
+    return (uint64_t)((unsigned __int128)host_tsc_then * guest_khz / host_khz);
+}
+
+/* The guest's TSC is the host's, scaled if need be, plus an offset: read that way, all vCPUs show
+ * the same instant however long after each other they are read. */
 static int save_tsc(int vcpu_fd, const struct vm_clock *clock, const struct vcpu_fixed *fixed,
     struct vcpu_state *ret, struct thaw_error *error)
 {
@@ -136,14 +152,8 @@ static int save_tsc(int vcpu_fd, const struct vm_clock *clock, const struct vcpu
     struct kvm_device_attr attr = tsc_offset_attr(&offset);
     if (ioctl(vcpu_fd, KVM_GET_DEVICE_ATTR, &attr) < 0)
         return failed("reading a vCPU's TSC offset", error);
-    ret->tsc = clock->host_tsc + offset;
+    ret->tsc = tsc_scale(clock->host_tsc, clock->host_khz, ret->tsc_khz) + offset;
     return 0;
-}
-
-static bool is_near(uint32_t khz, uint32_t wanted)
-{
-    uint64_t difference = (uint64_t)llabs((long long)khz - (long long)wanted);
-    return difference * 1000000u <= (uint64_t)wanted * TSC_TOLERANCE_PPM;
 }
 
 static int restore_tsc_khz(
@@ -160,9 +170,9 @@ static int restore_tsc_khz(
     return 0;
 }
 
-static int restore_tsc(int vcpu_fd, uint64_t tsc, uint64_t host_tsc_now, struct thaw_error *error)
+static int restore_tsc(int vcpu_fd, uint64_t tsc, uint64_t scaled_now, struct thaw_error *error)
 {
-    uint64_t offset = tsc - host_tsc_now;
+    uint64_t offset = tsc - scaled_now;
     struct kvm_device_attr attr = tsc_offset_attr(&offset);
     if (ioctl(vcpu_fd, KVM_SET_DEVICE_ATTR, &attr) < 0)
         return failed("setting a vCPU's TSC", error);
@@ -187,28 +197,30 @@ static int set_clock(int vm_fd, uint64_t ns, struct thaw_error *error)
 
 /* KVM tells each vCPU how to get from the TSC to the time when that vCPU first runs; but a guest's
  * user space goes by what its first CPU was told. Another CPU that runs earlier finds there what
- * was true before, and if the clock had lost time against the TSC since, time would then go back.
+ * was true before, and if the clock had lost time against the TSC since, time would then go back;
+ * if it had gained, the guest's kernel, which goes by its own CPU, would be ahead of user space.
  * KVM takes the clock without a TSC, and what passes until it does so is lost: hence it is looked
- * how much that was, and the clock set ahead by as much. */
+ * how far off the clock is, and set again until it is ahead by as little as this host allows. */
 int vm_clock_restore(int vm_fd, const struct clock_start *start, struct thaw_error *error)
 {
     struct clock_reading reading = {0};
-    uint64_t lost_ns = 0;
+    uint64_t correction_ns = 0;
     if (start->one_cpu)
         return set_clock(vm_fd, clock_at(start, host_tsc()), error);
     for (unsigned i = 0; i < CLOCK_TRIES; i++) {
-        int r = set_clock(vm_fd, clock_at(start, host_tsc()) + lost_ns, error);
+        int64_t aim_ns = (int64_t)1000 << i;
+        int r = set_clock(vm_fd, clock_at(start, host_tsc()) + correction_ns, error);
         if (r == 0)
             r = read_clock(vm_fd, &reading, error);
         if (r < 0)
             return r;
-        uint64_t wanted_ns = clock_at(start, reading.tsc_max);
-        if (reading.ns >= wanted_ns)
+        int64_t ahead_ns = (int64_t)(reading.ns - clock_at(start, reading.tsc_max));
+        if (ahead_ns > 0 && ahead_ns <= 4 * aim_ns)
             return 0;
-        lost_ns += wanted_ns - reading.ns;
+        correction_ns += (uint64_t)(aim_ns - ahead_ns);
     }
     return error_set(error, THAW_EHOST,
-        "the guest's clock can't be set: KVM loses time against the TSC again and again");
+        "the guest's clock can't be set: KVM's and the TSC are never the same for long");
 }
 
 bool vcpu_state_has_kvmclock(const struct vcpu_state *state)
@@ -443,7 +455,7 @@ static int restore_registers(const struct kvm *kvm, int vcpu_fd, struct vcpu_sta
 
 /* All but what a vCPU is. known: what it has already; NULL: it may have anything. */
 static int restore_contents(const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *known,
-    const struct vcpu_state *state, uint64_t host_tsc_now, uint64_t tsc_advance,
+    const struct vcpu_state *state, uint64_t scaled_now, uint64_t tsc_advance,
     struct thaw_error *error)
 {
     static const struct step events = STEP(KVM_SET_VCPU_EVENTS, events, "setting a vCPU's events");
@@ -452,14 +464,14 @@ static int restore_contents(const struct kvm *kvm, int vcpu_fd, const struct vcp
 
     int r = restore_registers(kvm, vcpu_fd, source, known, error);
     if (r == 0)
-        r = restore_tsc(vcpu_fd, state->tsc + tsc_advance, host_tsc_now, error);
+        r = restore_tsc(vcpu_fd, state->tsc + tsc_advance, scaled_now, error);
     if (r == 0)
         r = msrs_restore(vcpu_fd, state, known, error);
     return r < 0 ? r : run_step_if_new(vcpu_fd, &events, source, known, error);
 }
 
 int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fresh *fresh,
-    const struct vcpu_state *state, uint64_t host_tsc_now, uint64_t tsc_advance,
+    const struct vcpu_state *state, uint64_t scaled_now, uint64_t tsc_advance,
     struct thaw_error *error)
 {
     bool same_cpuid = cpu_x86_same(fresh->cpuid, state->cpuid, state->cpuid_count);
@@ -469,7 +481,7 @@ int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fre
     if (r < 0)
         return r;
     return restore_contents(
-        kvm, vcpu_fd, same_cpuid ? fresh->state : NULL, state, host_tsc_now, tsc_advance, error);
+        kvm, vcpu_fd, same_cpuid ? fresh->state : NULL, state, scaled_now, tsc_advance, error);
 }
 
 static uint32_t lapic_register(const struct kvm_lapic_state *lapic, unsigned offset)
@@ -498,7 +510,7 @@ static int change_timer_mode(int vcpu_fd, const struct vcpu_state *state, struct
 }
 
 int vcpu_state_reset(const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *state,
-    uint64_t host_tsc_now, uint64_t tsc_advance, struct thaw_error *error)
+    uint64_t scaled_now, uint64_t tsc_advance, struct thaw_error *error)
 {
     struct kvm_mp_state ignored;
     if (ioctl(vcpu_fd, KVM_GET_MP_STATE, &ignored) < 0)
@@ -506,8 +518,7 @@ int vcpu_state_reset(const struct kvm *kvm, int vcpu_fd, const struct vcpu_state
     int r = restore_sregs(kvm, vcpu_fd, state, CR0_TS, error);
     if (r == 0)
         r = change_timer_mode(vcpu_fd, state, error);
-    return r < 0 ? r
-                 : restore_contents(kvm, vcpu_fd, NULL, state, host_tsc_now, tsc_advance, error);
+    return r < 0 ? r : restore_contents(kvm, vcpu_fd, NULL, state, scaled_now, tsc_advance, error);
 }
 
 /* --- Interrupt controllers and timer ---------------------------------------------------------- */

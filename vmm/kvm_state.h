@@ -35,6 +35,7 @@ struct vm_clock {
     uint64_t kvmclock_ns; /* what the guest's kvmclock shows */
     uint64_t realtime_ns; /* CLOCK_REALTIME of the host */
     uint64_t host_tsc;
+    uint32_t host_khz; /* only where it was read: not part of a snapshot */
 };
 
 struct vm_chips {
@@ -59,11 +60,12 @@ struct clock_start {
 };
 
 /* Reads the clocks. Once per save, before the vCPUs, which are all parked. */
-int vm_clock_save(int vm_fd, struct vm_clock *ret, struct thaw_error *error);
+int vm_clock_save(int vm_fd, uint32_t host_khz, struct vm_clock *ret, struct thaw_error *error);
 
 /* Makes the guest's clock run on from an instant, which all vCPUs' TSCs are set for. To those who
- * compute one from the other it never shows less than it would have, had it not stood still.
- * Before any vCPU runs. */
+ * compute one from the other it shows a little more than it would have, had it not stood still,
+ * and never less; but while no vCPU runs they drift apart, by some ten nanoseconds a second where
+ * the TSC's frequency is the same as before. Before any vCPU runs. */
 int vm_clock_restore(int vm_fd, const struct clock_start *start, struct thaw_error *error);
 
 /* What no guest changes of a vCPU, and KVM not once it has run: what is known need not be read. */
@@ -96,10 +98,13 @@ struct vcpu_fresh {
 /* The frequency of a new vCPU's TSC, which is the same for all of this host. */
 int vcpu_read_tsc_khz(int vcpu_fd, uint32_t *ret_khz, struct thaw_error *error);
 
+/* What the host's TSC is to a guest with another frequency, before its offset is added. */
+uint64_t tsc_scale(uint64_t host_tsc_then, uint32_t host_khz, uint32_t guest_khz);
+
 /* Puts a vCPU that never ran, and is what `fresh` says, into a state. tsc_advance is added to the
- * saved TSC; `now` is read once for all vCPUs, so that they get one offset. */
+ * saved TSC; scaled_now is tsc_scale's of one time for all vCPUs, so that they get one offset. */
 int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fresh *fresh,
-    const struct vcpu_state *state, uint64_t host_tsc_now, uint64_t tsc_advance,
+    const struct vcpu_state *state, uint64_t scaled_now, uint64_t tsc_advance,
     struct thaw_error *error);
 
 /* True if the guest has told KVM where it keeps a clock. */
@@ -111,7 +116,7 @@ bool lapic_masks_pic(const struct vcpu_state *state);
 /* Puts a vCPU back into a state that it was put into before. It is parked; all vCPUs are, and guest
  * memory is as it was in that state already. */
 int vcpu_state_reset(const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *state,
-    uint64_t host_tsc_now, uint64_t tsc_advance, struct thaw_error *error);
+    uint64_t scaled_now, uint64_t tsc_advance, struct thaw_error *error);
 
 /* Timer, kvmclock, then interrupt controllers. After the vCPUs, before any of them runs. What they
  * are known to have, if it is, is not set. */

@@ -42,6 +42,11 @@ void vm_state_make_ready(struct vm_state *state)
     memset(state->vcpus, 0, state->vcpu_count * sizeof(*state->vcpus));
 }
 
+static uint32_t host_khz(const struct thaw_vm *vm)
+{
+    return atomic_load_explicit(&vm->env->tsc_khz, memory_order_relaxed);
+}
+
 int vm_state_save(struct thaw_vm *vm, struct vm_state *state, struct thaw_error *error)
 {
     const struct kvm *kvm = &vm->env->kvm;
@@ -50,7 +55,7 @@ int vm_state_save(struct thaw_vm *vm, struct vm_state *state, struct thaw_error 
     if (r < 0)
         return r;
     machine_save(&vm->machine, &state->machine);
-    r = vm_clock_save(vm->fd, &state->clock, error);
+    r = vm_clock_save(vm->fd, host_khz(vm), &state->clock, error);
     for (uint32_t i = 0; i < vm->vcpu_count && r == 0; i++)
         r = vcpu_state_save(kvm, vm->vcpus[i].fd, &host->msrs, &state->clock, &vm->vcpus[i].fixed,
             &state->vcpus[i], error);
@@ -82,8 +87,9 @@ static int restore_kvm(struct thaw_vm *vm, const struct vm_state *state,
         const struct vcpu_state *from = &state->vcpus[i];
         struct vcpu *vcpu = &vm->vcpus[i];
         uint64_t ticks = ns_to_ticks(advance_ns, from->tsc_khz);
-        int r = again ? vcpu_state_reset(kvm, vcpu->fd, from, now, ticks, error)
-                      : vcpu_state_restore(kvm, vcpu->fd, &vcpu->fresh, from, now, ticks, error);
+        uint64_t scaled = tsc_scale(now, host_khz(vm), from->tsc_khz);
+        int r = again ? vcpu_state_reset(kvm, vcpu->fd, from, scaled, ticks, error)
+                      : vcpu_state_restore(kvm, vcpu->fd, &vcpu->fresh, from, scaled, ticks, error);
         /* KVM may have been content with a frequency near to that. */
         if (r == 0 && !again)
             r = vcpu_settle(vcpu, from->tsc_khz == vcpu->fresh.tsc_khz ? from->tsc_khz : 0,
@@ -96,7 +102,7 @@ static int restore_kvm(struct thaw_vm *vm, const struct vm_state *state,
         .kvmclock_ns = state->clock.kvmclock_ns + advance_ns,
         .host_tsc = now,
         .tsc_khz = state->vcpus[0].tsc_khz,
-        .host_khz = atomic_load_explicit(&vm->env->tsc_khz, memory_order_relaxed),
+        .host_khz = host_khz(vm),
         .one_cpu = vm->vcpu_count == 1,
     };
     return vm_chips_restore(vm->fd, &state->chips, again ? NULL : vm->fresh_chips, &clock, error);
