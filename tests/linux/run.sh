@@ -235,7 +235,10 @@ run_job() {
 	job_status=0
 	"start_$mode" "$work/$job" || job_status=$?
 	if [ $job_status = $stood_still ] && ! grep -q '^not ok' "$work/$job/results"; then
-		tap_of "$work/$job" | sed 's/^/# before level 1 stood still: /' >"$work/$job/before"
+		{
+			echo "# level 1 stood still, run once more; before that:"
+			tap_of "$work/$job" | sed 's/^/#   /'
+		} >"$work/$job/before"
 		mv "$work/$job/console.log" "$work/$job/console-before.log"
 		job_status=0
 		"start_$mode" "$work/$job" || job_status=$?
