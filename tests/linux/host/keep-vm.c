@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Role: keeps a VM with a processor, which never runs, for as long as it lives: between a host's
- * first VM and its last one, Linux does not change its own code for the sake of VMs. Why that
- * matters: README.md, Facts. Not its role: anything with that VM.
- */
+ * first VM and its last one, Linux does not change its own code for the sake of VMs (README.md,
+ * Facts, says why that matters). */
+/* Not its role: anything with that VM. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <linux/kvm.h>
