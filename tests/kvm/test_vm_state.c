@@ -196,6 +196,16 @@ Test(vm_state, tsc_offsets_are_one_for_all_cpus_and_time_does_not_go_back)
     free_both();
 }
 
+/* KVM scales what is not near. */
+Test(vm_state, a_tsc_is_scaled_where_kvm_does_so)
+{
+    uint64_t days = 3000000000ull * 86400 * 30; /* more than 64 bits, when multiplied */
+    cr_assert_eq(tsc_scale(days, 3000000, 3000000), days);
+    cr_assert_eq(tsc_scale(days, 3000000, 3000100), days);
+    cr_assert_eq(tsc_scale(days, 3000000, 1500000), days / 2);
+    cr_assert_eq(tsc_scale(days, 3000000, 6000000), days * 2);
+}
+
 /* Whichever CPU of the guest computes the time, and from what: the clock that it was told of before
  * goes on with the TSC, and what is set must not be behind that. */
 Test(vm_state, the_clock_loses_nothing_against_the_tsc)
