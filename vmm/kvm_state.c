@@ -103,7 +103,7 @@ static int read_clock(int vm_fd, struct clock_reading *ret, struct thaw_error *e
 int vm_clock_save(int vm_fd, uint32_t host_khz, struct vm_clock *ret, struct thaw_error *error)
 {
     struct timespec real;
-    struct clock_reading reading;
+    struct clock_reading reading = {0};
     int r = read_clock(vm_fd, &reading, error);
     if (r < 0)
         return r;
