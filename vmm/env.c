@@ -50,7 +50,7 @@ static int start_asking(struct thaw_env *env, struct thaw_error *error)
     env->host = calloc(1, sizeof(*env->host));
     if (!env->host)
         return error_errno(error, ENOMEM, "allocating an environment");
-    int r = thread_start(&env->host_thread, "thaw/host", ask_host, env);
+    int r = thread_start_aside(&env->host_thread, "thaw/host", ask_host, env);
     if (r < 0)
         return error_errno(error, -r, "starting an environment's thread");
     env->host_asked = true;

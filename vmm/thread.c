@@ -3,7 +3,9 @@
 
 #include "thread.h"
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +19,8 @@ struct start {
     void *(*run)(void *);
     void *arg;
     char name[16];
+    bool aside; /* it may run on all that are `allowed` once it runs */
+    cpu_set_t allowed;
 };
 
 /* The thread names itself: for another, libc goes through /proc. */
@@ -24,11 +28,25 @@ static void *begin(void *arg)
 {
     struct start start = *(struct start *)arg;
     free(arg);
+    if (start.aside)
+        sched_setaffinity(0, sizeof(start.allowed), &start.allowed);
     prctl(PR_SET_NAME, start.name);
     return start.run(start.arg);
 }
 
-int thread_start(pthread_t *ret, const char *name, void *(*run)(void *), void *arg)
+/* All processors but the one that the caller runs on. False if that leaves none, or is unknown. */
+static bool find_others(cpu_set_t *ret_allowed, cpu_set_t *ret_others)
+{
+    int cpu = sched_getcpu();
+    if (cpu < 0 || sched_getaffinity(0, sizeof(*ret_allowed), ret_allowed) < 0)
+        return false;
+    *ret_others = *ret_allowed;
+    CPU_CLR((size_t)cpu, ret_others);
+    return CPU_COUNT(ret_others) > 0;
+}
+
+static int start_thread(
+    pthread_t *ret, const char *name, void *(*run)(void *), void *arg, bool aside)
 {
     static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
     sigset_t blocked, old;
@@ -37,17 +55,37 @@ int thread_start(pthread_t *ret, const char *name, void *(*run)(void *), void *a
         return -ENOMEM;
     start->run = run;
     start->arg = arg;
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    cpu_set_t others;
+    start->aside = aside && find_others(&start->allowed, &others) &&
+                   pthread_attr_setaffinity_np(&attr, sizeof(others), &others) == 0;
     snprintf(start->name, sizeof(start->name), "%s", name);
     sigfillset(&blocked);
     for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
         sigdelset(&blocked, faults[i]);
     /* A new thread inherits its creator's mask, so that is changed around the creation. */
     pthread_sigmask(SIG_SETMASK, &blocked, &old);
-    int err = pthread_create(ret, NULL, begin, start);
+    int err = pthread_create(ret, &attr, begin, start);
+    if ((err == EINVAL || err == EPERM) && start->aside) { /* the others are gone, or forbidden */
+        start->aside = false;
+        err = pthread_create(ret, NULL, begin, start);
+    }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attr);
     if (err)
         free(start);
     return -err;
+}
+
+int thread_start(pthread_t *ret, const char *name, void *(*run)(void *), void *arg)
+{
+    return start_thread(ret, name, run, arg, false);
+}
+
+int thread_start_aside(pthread_t *ret, const char *name, void *(*run)(void *), void *arg)
+{
+    return start_thread(ret, name, run, arg, true);
 }
 
 void thread_give_way(void)
