@@ -262,7 +262,7 @@ static int set_run_signals(struct vcpu *vcpu, struct thaw_error *error)
     return 0;
 }
 
-static int start_thread(struct vcpu *vcpu, const char *name, struct thaw_error *error)
+int vcpu_start_thread(struct vcpu *vcpu, const char *name, struct thaw_error *error)
 {
     char thread_name[16];
     snprintf(thread_name, sizeof(thread_name), "%.8s/cpu%u", name, vcpu->index % 100);
@@ -274,10 +274,14 @@ static int start_thread(struct vcpu *vcpu, const char *name, struct thaw_error *
 }
 
 int vcpu_init(struct vcpu *vcpu, const struct kvm *kvm, int vm_fd, uint32_t index, int kick_signal,
-    const char *name, const struct vcpu_ops *ops, void *ops_data, struct thaw_error *error)
+    const struct vcpu_ops *ops, void *ops_data, struct thaw_error *error)
 {
-    *vcpu = (struct vcpu){
-        .index = index, .fd = -1, .kick_signal = kick_signal, .ops = ops, .ops_data = ops_data};
+    *vcpu = (struct vcpu){.index = index,
+        .fd = -1,
+        .kick_signal = kick_signal,
+        .ops = ops,
+        .ops_data = ops_data,
+        .parked = true};
     pthread_mutex_init(&vcpu->lock, NULL);
     pthread_cond_init(&vcpu->order_changed, NULL);
 
@@ -295,8 +299,6 @@ int vcpu_init(struct vcpu *vcpu, const struct kvm *kvm, int vm_fd, uint32_t inde
     vcpu->run = run;
     vcpu->run_bytes = kvm->run_bytes;
     r = set_run_signals(vcpu, error);
-    if (r == 0)
-        r = start_thread(vcpu, name, error);
     if (r == 0)
         return 0;
 fail:

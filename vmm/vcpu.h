@@ -63,10 +63,12 @@ struct vcpu {
     bool alert; /* to do so, once it is parked */
 };
 
-/* Creates the vCPU in the kernel and starts its thread, parked. `name` becomes the thread's name.
- */
+/* Creates the vCPU in the kernel, parked, and without a thread yet. */
 int vcpu_init(struct vcpu *vcpu, const struct kvm *kvm, int vm_fd, uint32_t index, int kick_signal,
-    const char *name, const struct vcpu_ops *ops, void *ops_data, struct thaw_error *error);
+    const struct vcpu_ops *ops, void *ops_data, struct thaw_error *error);
+
+/* Starts its thread, named after `name`. Once, before the first order. */
+int vcpu_start_thread(struct vcpu *vcpu, const char *name, struct thaw_error *error);
 
 /* Its features are what they will always be: `fresh` is over. */
 int vcpu_settle(struct vcpu *vcpu, uint32_t tsc_khz, const struct kvm_cpuid_entry2 *cpuid,

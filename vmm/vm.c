@@ -232,8 +232,8 @@ static int create_vcpus(struct thaw_vm *vm, struct thaw_error *error)
     if (!vm->vcpus)
         return error_errno(error, ENOMEM, "allocating vCPUs");
     for (uint32_t i = 0; i < vm->shape.vcpu_count; i++) {
-        int r = vcpu_init(&vm->vcpus[i], &vm->env->kvm, vm->fd, i, vm->env->kick_signal, vm->name,
-            &vcpu_ops, vm, error);
+        int r = vcpu_init(
+            &vm->vcpus[i], &vm->env->kvm, vm->fd, i, vm->env->kick_signal, &vcpu_ops, vm, error);
         if (r < 0)
             return r;
         pthread_mutex_lock(&vm->lock);
@@ -275,7 +275,7 @@ static int build_shell(struct thaw_vm *vm, vm_map_fn map, void *map_data, struct
     return r;
 }
 
-int vm_new_shell(struct thaw_env *env, const char *name, const struct vm_shape *shape,
+int vm_new_idle_shell(struct thaw_env *env, const char *name, const struct vm_shape *shape,
     vm_map_fn map, void *map_data, struct thaw_vm **ret, struct thaw_error *error)
 {
     int r = check_shape(env, shape, error);
@@ -298,6 +298,29 @@ int vm_new_shell(struct thaw_env *env, const char *name, const struct vm_shape *
     }
     *ret = vm;
     return 0;
+}
+
+int vm_start_threads(struct thaw_vm *vm, struct thaw_error *error)
+{
+    int r = 0;
+    for (uint32_t i = 0; i < vm->vcpu_count && r == 0; i++)
+        r = vcpu_start_thread(&vm->vcpus[i], vm->name, error);
+    return r;
+}
+
+int vm_new_shell(struct thaw_env *env, const char *name, const struct vm_shape *shape,
+    vm_map_fn map, void *map_data, struct thaw_vm **ret, struct thaw_error *error)
+{
+    struct thaw_vm *vm;
+    int r = vm_new_idle_shell(env, name, shape, map, map_data, &vm, error);
+    if (r < 0)
+        return r;
+    r = vm_start_threads(vm, error);
+    if (r < 0)
+        vm_destroy(vm);
+    else
+        *ret = vm;
+    return r;
 }
 
 int vm_prepare_shell(struct thaw_vm *vm, struct fresh *fresh, struct thaw_error *error)
