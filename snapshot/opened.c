@@ -13,12 +13,15 @@ static void release_contents(void *data)
 }
 
 static int open_contents(struct thaw_image *image, struct thaw_store *store, const char *ref,
-    const char *holder, const struct thaw_image_options *opt, struct thaw_error *error)
+    const char *holder, const struct thaw_image_options *opt, opened_known_fn known,
+    void *known_data, struct thaw_error *error)
 {
     struct store_snapshot *snapshot;
     int r = store_get(store, ref, holder, &snapshot, error);
     if (r < 0)
         return r;
+    if (known)
+        known(known_data, &snapshot->manifest);
     if (opt->mode == THAW_RESTORE_LAZY && opt->memory_fd <= 0)
         working_set_start(image, snapshot, opt->flags);
     r = contents_open(snapshot, &image->contents, error);
@@ -99,8 +102,9 @@ static int check_options(const struct thaw_image_options *opt, struct thaw_error
     return 0;
 }
 
-int thaw_image_open(thaw_env *env, thaw_store *store, const char *ref, const char *holder,
-    const struct thaw_image_options *options, thaw_image **ret, struct thaw_error *error)
+int opened_open(struct thaw_env *env, struct thaw_store *store, const char *ref, const char *holder,
+    const struct thaw_image_options *options, opened_known_fn known, void *known_data,
+    struct thaw_image **ret, struct thaw_error *error)
 {
     struct thaw_image_options opt = {0};
     int r = options_read(&opt, sizeof(opt), options, "struct thaw_image_options", error);
@@ -113,7 +117,7 @@ int thaw_image_open(thaw_env *env, thaw_store *store, const char *ref, const cha
         return error_errno(error, ENOMEM, "opening a snapshot");
     atomic_init(&image->references, 1);
     image->env = env_ref(env);
-    r = open_contents(image, store, ref, holder, &opt, error);
+    r = open_contents(image, store, ref, holder, &opt, known, known_data, error);
     if (r == 0) {
         r = open_state(image, error);
         if (r == 0)
@@ -127,6 +131,12 @@ int thaw_image_open(thaw_env *env, thaw_store *store, const char *ref, const cha
     }
     *ret = image;
     return 0;
+}
+
+int thaw_image_open(thaw_env *env, thaw_store *store, const char *ref, const char *holder,
+    const struct thaw_image_options *options, thaw_image **ret, struct thaw_error *error)
+{
+    return opened_open(env, store, ref, holder, options, NULL, NULL, ret, error);
 }
 
 struct thaw_image *opened_ref(struct thaw_image *image)

@@ -26,4 +26,12 @@ struct thaw_image {
 
 struct thaw_image *opened_ref(struct thaw_image *image);
 
+/* Called as soon as it is known what the snapshot is of, on the caller's thread. */
+typedef void (*opened_known_fn)(void *data, const struct manifest *manifest);
+
+/* thaw_image_open; `known` may be NULL. */
+int opened_open(struct thaw_env *env, struct thaw_store *store, const char *ref, const char *holder,
+    const struct thaw_image_options *options, opened_known_fn known, void *known_data,
+    struct thaw_image **ret, struct thaw_error *error);
+
 #endif

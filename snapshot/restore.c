@@ -3,6 +3,7 @@
 // elsewhere's.
 
 #include "disk_source.h"
+#include "early_shell.h"
 #include "lineage.h"
 #include "opened.h"
 #include "options.h"
@@ -14,9 +15,11 @@
 #include <sys/stat.h>
 
 struct restore {
+    struct thaw_env *env;
     struct thaw_image *image;
     struct thaw_restore_options opt;
     struct timing timing;
+    struct early_shell early;
     struct thaw_vm *vm;
 };
 
@@ -158,7 +161,7 @@ static int open_disk(
     if (r < 0)
         return r;
     if (!disk->read_only)
-        r = disk_overlay_new(restore->image->env->overlay_dir, bytes, &overlay, error);
+        r = disk_overlay_new(restore->env->overlay_dir, bytes, &overlay, error);
     if (r == 0)
         r = disk_new(io, layers, overlay, bytes, ret, error);
     if (r < 0) {
@@ -186,7 +189,7 @@ static int check_host(const struct restore *restore, struct thaw_error *error)
     char missing[THAW_ERROR_MESSAGE_BYTES - 96] = "";
     if (atomic_load(&restore->image->host_checked))
         return 0;
-    const char *backend = restore->image->env->kvm.backend;
+    const char *backend = restore->env->kvm.backend;
     if (strcmp(manifest->kvm_backend, backend) != 0)
         snprintf(missing, sizeof(missing), "KVM backend %s (this is %s)", manifest->kvm_backend,
             backend);
@@ -202,11 +205,19 @@ static int check_host(const struct restore *restore, struct thaw_error *error)
 
 /* --- Order ------------------------------------------------------------------------------------ */
 
+/* Threads are started here: an embedding program may want of its thread what they inherit. */
+static int take_early(struct restore *restore, struct thaw_error *error)
+{
+    int r = early_shell_take(&restore->early, &restore->vm, error);
+    return restore->vm ? vm_start_threads(restore->vm, error) : r;
+}
+
 /* A VM that was made in advance, if there is one. */
 static int take_shell(struct restore *restore, const char *name, const struct vm_shape *shape,
     struct thaw_error *error)
 {
-    int r = pool_take(restore->opt.pool, name, shape, &restore->vm, error);
+    int r = restore->opt.pool ? pool_take(restore->opt.pool, name, shape, &restore->vm, error)
+                              : take_early(restore, error);
     if (r < 0 || !restore->vm)
         return r;
     restore->timing.shell_ns = timing_now_ns();
@@ -222,8 +233,7 @@ static int take_shell(struct restore *restore, const char *name, const struct vm
 static int make_shell(struct restore *restore, const char *name, const struct vm_shape *shape,
     struct thaw_error *error)
 {
-    int r = vm_new_shell(
-        restore->image->env, name, shape, restore_memory, restore, &restore->vm, error);
+    int r = vm_new_shell(restore->env, name, shape, restore_memory, restore, &restore->vm, error);
     if (r < 0)
         return r;
     if (restore->opt.pool)
@@ -258,7 +268,7 @@ static int set_state(struct restore *restore, struct thaw_error *error)
 /* Where many are restored at once, no processor is idle. */
 static void alert(struct restore *restore)
 {
-    const struct thaw_env *env = restore->image->env;
+    const struct thaw_env *env = restore->env;
     if ((restore->opt.flags & THAW_RESTORE_RESUME) &&
         atomic_load(&env->restoring) * (1 + restore->vm->vcpu_count) <= env->cpus)
         vm_alert(restore->vm);
@@ -271,7 +281,7 @@ static int build_vm(struct restore *restore, const char *name, struct thaw_error
         .mem_bytes = restore->image->contents->snapshot->manifest.mem_bytes,
         .log_dirty = true,
     };
-    int r = restore->opt.pool ? take_shell(restore, name, &shape, error) : 0;
+    int r = take_shell(restore, name, &shape, error);
     if (r == 0 && !restore->vm)
         r = make_shell(restore, name, &shape, error);
     if (r == 0)
@@ -282,8 +292,7 @@ static int build_vm(struct restore *restore, const char *name, struct thaw_error
         r = set_state(restore, error);
     }
     restore->timing.state_ns = timing_now_ns();
-    /* Last: it would compete for processor and disk. Once is enough for all clones. */
-    return r < 0 ? r : image_read_ahead(restore->image->ram, error);
+    return r;
 }
 
 static int read_options(
@@ -301,38 +310,40 @@ static int read_options(
     return 0;
 }
 
+/* A VM without a name of its own gets the snapshot's. */
+static const char *name_of(const struct restore *restore, const struct manifest *manifest)
+{
+    return restore->opt.name ? restore->opt.name : manifest->name;
+}
+
 static int restore_vm(struct restore *restore, struct thaw_error *error)
 {
-    char name[VM_NAME_BYTES];
-    const char *wanted = restore->opt.name;
-    snprintf(name, sizeof(name), "%s",
-        wanted ? wanted : restore->image->contents->snapshot->manifest.name);
     int r = check_overrides(restore, error);
     if (r == 0)
-        r = build_vm(restore, name, error);
+        r = build_vm(
+            restore, name_of(restore, &restore->image->contents->snapshot->manifest), error);
     if (r < 0)
         return r;
     restore->vm->timing = restore->timing;
-    return restore->opt.flags & THAW_RESTORE_RESUME ? thaw_vm_resume(restore->vm, error) : 0;
+    if (restore->opt.flags & THAW_RESTORE_RESUME)
+        r = thaw_vm_resume(restore->vm, error);
+    /* Last: it competes for processor and disk. Once is enough for all clones, and without it what
+     * is missing still comes on demand. */
+    if (r == 0)
+        image_read_ahead(restore->image->ram, NULL);
+    return r;
 }
 
-/* Of an image that the caller keeps; request_ns and opened_ns are given. */
-static int restore_image(struct thaw_image *image, const struct thaw_restore_options *options,
-    const struct timing *timing, thaw_vm **ret, struct thaw_error *error)
+/* Of an image that the caller keeps. */
+static int restore_image(struct restore *restore, thaw_vm **ret, struct thaw_error *error)
 {
-    struct restore restore = {.image = image, .timing = *timing};
-    int r = read_options(&restore, options, error);
+    int r = restore_vm(restore, error);
+    if (restore->opt.pool)
+        pool_refill(restore->opt.pool);
     if (r < 0)
-        return r;
-    atomic_fetch_add(&image->env->restoring, 1);
-    r = restore_vm(&restore, error);
-    atomic_fetch_sub(&image->env->restoring, 1);
-    if (restore.opt.pool)
-        pool_refill(restore.opt.pool);
-    if (r < 0)
-        thaw_vm_free(restore.vm);
+        thaw_vm_free(take_ptr(restore->vm));
     else
-        *ret = restore.vm;
+        *ret = restore->vm;
     return r;
 }
 
@@ -340,31 +351,63 @@ int thaw_image_restore(thaw_image *image, const struct thaw_restore_options *opt
     struct thaw_error *error)
 {
     uint64_t now_ns = timing_now_ns();
-    return restore_image(
-        image, options, &(struct timing){.request_ns = now_ns, .opened_ns = now_ns}, ret, error);
+    struct restore restore = {
+        .env = image->env, .image = image, .timing = {.request_ns = now_ns, .opened_ns = now_ns}};
+    int r = read_options(&restore, options, error);
+    if (r < 0)
+        return r;
+    atomic_fetch_add(&image->env->restoring, 1);
+    r = restore_image(&restore, ret, error);
+    atomic_fetch_sub(&image->env->restoring, 1);
+    return r;
+}
+
+/* --- From a store ----------------------------------------------------------------------------- */
+
+/* Opening a snapshot takes about as long as making a VM for it. */
+static void begin_shell(void *data, const struct manifest *manifest)
+{
+    struct restore *restore = data;
+    const struct vm_shape shape = {
+        .vcpu_count = manifest->vcpu_count, .mem_bytes = manifest->mem_bytes, .log_dirty = true};
+    if (atomic_load(&restore->env->restoring) * 2 <= restore->env->cpus)
+        early_shell_begin(&restore->early, restore->env, name_of(restore, manifest), &shape);
+}
+
+static int open_and_restore(struct restore *restore, struct thaw_store *store, const char *ref,
+    thaw_vm **ret, struct thaw_error *error)
+{
+    char holder[VM_NAME_BYTES + 8];
+    const struct thaw_image_options how = {
+        .size = sizeof(how),
+        .mode = restore->opt.mode,
+        .memory_fd = restore->opt.memory_fd,
+        .flags = working_set_flags(restore->opt.flags),
+    };
+    snprintf(holder, sizeof(holder), "VM %s", restore->opt.name ? restore->opt.name : ref);
+    int r = opened_open(restore->env, store, ref, holder, &how,
+        restore->opt.pool ? NULL : begin_shell, restore, &restore->image, error);
+    if (r == 0) {
+        restore->timing.opened_ns = timing_now_ns();
+        r = restore_image(restore, ret, error);
+        thaw_image_close(restore->image);
+    }
+    /* Where opening failed, nobody has taken it. */
+    thaw_vm *unused;
+    early_shell_take(&restore->early, &unused, NULL);
+    thaw_vm_free(unused);
+    return r;
 }
 
 int thaw_restore(thaw_env *env, thaw_store *store, const char *ref,
     const struct thaw_restore_options *options, thaw_vm **ret, struct thaw_error *error)
 {
-    struct restore checked = {.timing.request_ns = timing_now_ns()};
-    thaw_image *image;
-    char holder[VM_NAME_BYTES + 8];
-    int r = read_options(&checked, options, error);
+    struct restore restore = {.env = env, .timing.request_ns = timing_now_ns()};
+    int r = read_options(&restore, options, error);
     if (r < 0)
         return r;
-    const struct thaw_image_options how = {
-        .size = sizeof(how),
-        .mode = checked.opt.mode,
-        .memory_fd = checked.opt.memory_fd,
-        .flags = working_set_flags(checked.opt.flags),
-    };
-    snprintf(holder, sizeof(holder), "VM %s", checked.opt.name ? checked.opt.name : ref);
-    r = thaw_image_open(env, store, ref, holder, &how, &image, error);
-    if (r < 0)
-        return r;
-    checked.timing.opened_ns = timing_now_ns();
-    r = restore_image(image, options, &checked.timing, ret, error);
-    thaw_image_close(image);
+    atomic_fetch_add(&env->restoring, 1);
+    r = open_and_restore(&restore, store, ref, ret, error);
+    atomic_fetch_sub(&env->restoring, 1);
     return r;
 }
