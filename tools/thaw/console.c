@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
 
@@ -88,8 +89,11 @@ void console_write(void *data, const char *bytes, size_t count)
     signal = !console->signalled;
     console->signalled = true;
     pthread_mutex_unlock(&console->ring_lock);
-    if (signal)
+    if (signal) {
         eventfd_write(console->event_fd, 1);
+        /* The reader may have been put on this processor, behind a guest that does not sleep. */
+        sched_yield();
+    }
 }
 
 int console_event_fd(const struct console *console)

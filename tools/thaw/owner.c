@@ -574,8 +574,7 @@ static void deliver_first(struct owner *owner, owner_turn_fn turn, void *data)
 
     while (!owner->console_ms && now_ms() < deadline)
         loop_turn(&owner->loop, 1);
-    take_console(owner);
-    turn(data, false);
+    turn(data, false); /* the log and who follows the console come next */
 }
 
 int owner_announce(struct owner *owner, owner_turn_fn turn, void *data, struct thaw_error *error)
