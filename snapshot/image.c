@@ -130,14 +130,11 @@ static void find_frames(struct image *image)
 
 /* --- The memory ------------------------------------------------------------------------------- */
 
-/* The seals come last: they forbid all new writable mappings, so that the filler's stays the only
- * one. A fork must not get that: in the child it would not be registered, and in the way of the
- * last seal. */
-static int make_memory(struct image *image, int device_fd, bool no_faults, struct thaw_error *error)
+/* The filler's mapping, and the only way to fill the image from then on. The seals come last: they
+ * forbid all new writable mappings, so that the filler's stays the only one. A fork must not get
+ * that: in the child it would not be registered, and in the way of the last seal. */
+static int make_filler(struct image *image, struct thaw_error *error)
 {
-    image->fd = memfd_create("thaw-image", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (image->fd < 0 || ftruncate(image->fd, (off_t)image->bytes) < 0)
-        return error_errno(error, errno, "making an image of %" PRIu64 " MiB", image->bytes / MIB);
     void *filler =
         mmap(NULL, image->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, image->fd, 0);
     if (filler == MAP_FAILED)
@@ -145,13 +142,22 @@ static int make_memory(struct image *image, int device_fd, bool no_faults, struc
     image->filler = filler;
     if (madvise(filler, image->bytes, MADV_DONTFORK) < 0)
         return error_errno(error, errno, "keeping an image out of forked processes");
-    if (!no_faults && fault_open(device_fd, &image->uffd, NULL) == 0) {
-        int r = fault_register(image->uffd, filler, image->bytes, error);
-        if (r < 0)
-            return r;
-    }
-    if (fcntl(image->fd, F_ADD_SEALS, SEALS_FILLING) < 0)
+    int r = fault_register(image->uffd, filler, image->bytes, error);
+    if (r == 0 && fcntl(image->fd, F_ADD_SEALS, SEALS_FILLING) < 0)
         return error_errno(error, errno, "sealing an image");
+    return r;
+}
+
+static int make_memory(struct image *image, int device_fd, bool no_faults, struct thaw_error *error)
+{
+    int r = 0;
+    image->fd = memfd_create("thaw-image", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (image->fd < 0 || ftruncate(image->fd, (off_t)image->bytes) < 0)
+        return error_errno(error, errno, "making an image of %" PRIu64 " MiB", image->bytes / MIB);
+    if (!no_faults && fault_open(device_fd, &image->uffd, NULL) == 0)
+        r = make_filler(image, error);
+    if (r < 0)
+        return r;
     image->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (image->stop_fd < 0)
         return error_errno(error, errno, "making an event descriptor for an image");

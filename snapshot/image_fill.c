@@ -2,21 +2,23 @@
 // Filling images: one frame on demand, all of them in parallel, the rest in the background. Does
 // not know who waits for a page.
 //
-// Everything goes through fault_copy, also while nothing maps the image yet. Measured side by side,
-// writing to the memfd is no faster and decompressing straight into a mapping of it is slower (a
-// page fault and a zeroed page for each page): the copy is not what costs, new pages are.
+// With a userfaultfd everything goes through fault_copy, also while nothing maps the image yet.
+// Measured side by side, writing to the memfd is no faster and decompressing straight into a
+// mapping of it is slower (a page fault and a zeroed page for each page): the copy is not what
+// costs, new pages are. Without one it is written to.
 
 #include "image_internal.h"
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <sched.h>
-#include <string.h>
 #include <sys/sysinfo.h>
 
 /* How much is read at once where many frames are wanted. Any frame fits. */
-#define FILL_READ_BYTES  FRAME_RAW_BYTES_MAX
-#define FILL_AHEAD_BYTES (4 * FILL_READ_BYTES)
-#define FILL_THREADS_MAX 64
+#define FILL_READ_BYTES       FRAME_RAW_BYTES_MAX
+#define FILL_AHEAD_BYTES      (4 * FILL_READ_BYTES)
+#define FILL_THREADS_MAX      64
+#define FRAMES_PER_THREAD_MIN 8
 
 /* The background begins when the guest that was just restored is on its way. */
 #define START_NS 2000000
@@ -67,15 +69,31 @@ static unsigned find_run(const struct image *image, unsigned pack, uint64_t firs
     return count;
 }
 
-/* Where there is no userfaultfd nobody maps the image before it is complete, so that plain stores
- * are seen by no one. */
+static int write_pages(int fd, uint64_t page, unsigned count, const uint8_t *bytes)
+{
+    size_t left = (size_t)count * PAGE_BYTES;
+    off_t off = (off_t)(page * PAGE_BYTES);
+    while (left > 0) {
+        ssize_t n = pwrite(fd, bytes, left, off);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        bytes += n;
+        off += n;
+        left -= (size_t)n;
+    }
+    return 0;
+}
+
+/* Where there is no userfaultfd nobody maps the image before it is complete, so that parts of a
+ * page are seen by no one. */
 int image_put_pages(struct image *image, uint64_t page, unsigned count, const uint8_t *bytes)
 {
-    uint8_t *to = image->filler + page * PAGE_BYTES;
-    if (image->uffd >= 0)
-        return fault_copy(image->uffd, to, bytes, (uint64_t)count * PAGE_BYTES);
-    memcpy(to, bytes, (size_t)count * PAGE_BYTES);
-    return 0;
+    if (image->uffd < 0)
+        return write_pages(image->fd, page, count, bytes);
+    return fault_copy(
+        image->uffd, image->filler + page * PAGE_BYTES, bytes, (uint64_t)count * PAGE_BYTES);
 }
 
 /* In one call for each run of pages. */
@@ -351,6 +369,13 @@ static int look_again(const struct fill_job *job, struct thaw_error *error)
     return r;
 }
 
+/* One a CPU, but none for less than it takes to start one. */
+static unsigned choose_threads(const struct image *image)
+{
+    uint64_t most = MIN(image->frames / FRAMES_PER_THREAD_MIN + 1, (uint64_t)FILL_THREADS_MAX);
+    return most == 1 ? 1 : (unsigned)MIN((int)most, MAX(get_nprocs(), 1));
+}
+
 int image_fill_all(
     struct image *image, const struct image_fill_options *options, struct thaw_error *error)
 {
@@ -366,8 +391,7 @@ int image_fill_all(
         .progress_data = options->progress_data,
         .lock = PTHREAD_MUTEX_INITIALIZER,
     };
-    int cpus = options->threads ? (int)options->threads : get_nprocs();
-    unsigned threads = (unsigned)MIN(MAX(cpus, 1), FILL_THREADS_MAX);
+    unsigned threads = options->threads ? options->threads : choose_threads(image);
     pthread_t others[FILL_THREADS_MAX];
     unsigned started = 0;
     while (started + 1 < threads &&

@@ -50,7 +50,8 @@ struct image {
     atomic_ullong demand_pages;
 
     /* The filler's own shared mapping of the memfd. Only fault_copy goes there: it is registered,
-     * and whoever touched a missing page of it would wait for ever. */
+     * and whoever touched a missing page of it would wait for ever. NULL: there is no userfaultfd,
+     * or no more need. */
     uint8_t *filler;
     int uffd; /* for the filler's mapping and those of all clones */
 
@@ -116,8 +117,8 @@ int image_put_back(struct image *image, struct mem *mem, int *pagemap, bool *ret
 int image_seal(struct image *image, struct thaw_error *error);
 
 /* Puts consecutive pages into the image: each appears at once and complete, and one that is there
- * already stays. -errno. The filler must be mapped until it returns: the caller has claimed a frame
- * of the pages, or is waited for by image_seal. */
+ * already stays; where there is no userfaultfd, nobody looks yet. -errno. The filler must be mapped
+ * until it returns: the caller has claimed a frame of the pages, or is waited for by image_seal. */
 int image_put_pages(struct image *image, uint64_t page, unsigned count, const uint8_t *bytes);
 
 /* True if the pack page is the contents of its page in this image, and not a copy that is wanted

@@ -7,6 +7,9 @@
 #include "working_set.h"
 #include <string.h>
 
+/* Of all packs that a snapshot refers to, so that it has no more. */
+#define SMALL_FRAMES_MAX 8
+
 static void release_contents(void *data)
 {
     contents_unref(data);
@@ -55,13 +58,27 @@ static int fill_all(struct thaw_image *image, struct thaw_error *error)
     return r;
 }
 
+/* To wait for a page, once or twice, takes longer than to read so little whole. */
+static bool is_small(const struct thaw_image *image, uint32_t flags)
+{
+    const struct contents_space *ram = &image->contents->spaces[SPACE_NUMBER_RAM];
+    uint64_t frames = 0;
+    if (image->prefetch || (flags & (THAW_IMAGE_NO_PREFETCH | THAW_IMAGE_RECORD)))
+        return false;
+    for (unsigned i = 0; i < page_index_pack_count(ram->index); i++)
+        frames += pack_reader_frame_count(ram->packs[i]);
+    return frames <= SMALL_FRAMES_MAX;
+}
+
 /* Fills it as asked. Without userfaultfd there is no filling by demand, so all is read first. */
 static int open_memory(
     struct thaw_image *image, const struct thaw_image_options *opt, struct thaw_error *error)
 {
     const struct contents_space *ram = &image->contents->spaces[SPACE_NUMBER_RAM];
+    bool small = is_small(image, opt->flags), whole = small || opt->mode == THAW_RESTORE_EAGER;
     const struct image_options options = {
         .userfaultfd_fd = image->env->userfaultfd_fd,
+        .no_faults = small,
         .release = release_contents,
         .release_data = image->contents,
     };
@@ -82,12 +99,12 @@ static int open_memory(
         if (r < 0)
             return r;
         contents_ref(image->contents);
-        if (opt->mode == THAW_RESTORE_LAZY)
+        if (!whole)
             r = working_set_begin(image, opt->flags, error);
         if (r == 0 && cache)
             image->cached = image_cache_add(cache, image->contents, image->ram);
     }
-    return r == 0 && opt->mode == THAW_RESTORE_EAGER ? fill_all(image, error) : r;
+    return r == 0 && whole ? fill_all(image, error) : r;
 }
 
 static int check_options(const struct thaw_image_options *opt, struct thaw_error *error)

@@ -114,7 +114,9 @@ THAW_API int thaw_job_get_snapshot(thaw_job *job, struct thaw_snapshot_result *r
 /* --- Restoring -------------------------------------------------------------------------------- */
 
 enum thaw_restore_mode {
-    THAW_RESTORE_LAZY = 0,  /* memory is read when it is touched, and in the background */
+    THAW_RESTORE_LAZY = 0,  /* memory is read when it is touched, and in the background. What is so
+                               little (eight frames) that waiting once takes longer is read first,
+                               unless a flag or a recorded working set says what to read */
     THAW_RESTORE_EAGER = 1, /* all memory is read first */
 };
 

@@ -60,6 +60,9 @@ void guest_restore(struct guest *guest, thaw_store *store, struct thaw_restore_o
     options.size = sizeof(options);
     options.console = keep_console;
     options.console_data = guest;
+    /* As large guests are: the memory of these is so little that it would be read whole. */
+    if (options.mode == THAW_RESTORE_LAZY && !(options.flags & THAW_RESTORE_RECORD))
+        options.flags |= THAW_RESTORE_NO_PREFETCH;
     int r = thaw_restore(guest->env, store, snapshot, &options, &guest->vm, &error);
     cr_assert_eq(r, 0, "%s", error.message);
 }

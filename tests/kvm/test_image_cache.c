@@ -52,7 +52,9 @@ static thaw_image *open_image(const char *name, enum thaw_restore_mode mode)
 {
     struct thaw_error error;
     thaw_image *image;
-    struct thaw_image_options options = {.size = sizeof(options), .mode = mode};
+    struct thaw_image_options options = {.size = sizeof(options),
+        .mode = mode,
+        .flags = mode == THAW_RESTORE_LAZY ? THAW_IMAGE_NO_PREFETCH : 0};
     cr_assert_eq(thaw_image_open(env, snapshots.store, name, "test", &options, &image, &error), 0,
         "%s", error.message);
     return image;

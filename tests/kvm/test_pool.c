@@ -87,7 +87,9 @@ static thaw_image *open_image(enum thaw_restore_mode mode)
 {
     struct thaw_error error;
     thaw_image *image;
-    struct thaw_image_options options = {.size = sizeof(options), .mode = mode};
+    struct thaw_image_options options = {.size = sizeof(options),
+        .mode = mode,
+        .flags = mode == THAW_RESTORE_LAZY ? THAW_IMAGE_NO_PREFETCH : 0};
     cr_assert_eq(
         thaw_image_open(env, store, "s", "test", &options, &image, &error), 0, "%s", error.message);
     return image;
@@ -151,6 +153,22 @@ Test(pool, clones_come_from_the_pool_and_it_fills_up_again)
     cr_assert_eq(info_of(pool).ready, 3);
     cr_assert_eq(info_of(pool).leaving, 0);
     thaw_pool_free(pool);
+    thaw_image_close(image);
+}
+
+Test(pool, an_image_of_a_few_frames_is_complete_when_it_is_open)
+{
+    struct thaw_error error;
+    struct thaw_image_info info = {.size = sizeof(info)};
+    thaw_image *image;
+    cr_assert_eq(
+        thaw_image_open(env, store, "s", "test", NULL, &image, &error), 0, "%s", error.message);
+    cr_assert_eq(thaw_image_get_info(image, &info), 0);
+    cr_assert(info.complete && info.frames > 0 && info.frames <= 8);
+    cr_assert_geq(thaw_image_memory_fd(image, &error), 0, "%s", error.message);
+    thaw_vm *vm = restore(image, NULL);
+    runs(vm);
+    thaw_vm_free(vm);
     thaw_image_close(image);
 }
 

@@ -88,8 +88,11 @@ static void keep_console(void *data, const char *bytes, size_t count)
 /* NULL: it could not be restored, and the error says why. */
 static thaw_vm *restore(enum thaw_restore_mode mode, const char *what)
 {
-    struct thaw_restore_options options = {
-        .size = sizeof(options), .mode = mode, .console = keep_console, .console_data = &watched};
+    struct thaw_restore_options options = {.size = sizeof(options),
+        .mode = mode,
+        .flags = mode == THAW_RESTORE_LAZY ? THAW_RESTORE_NO_PREFETCH : 0,
+        .console = keep_console,
+        .console_data = &watched};
     struct thaw_error error = {0};
     thaw_vm *vm = NULL;
     memset(watched.console, 0, watched.console_count);
