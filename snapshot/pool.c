@@ -19,15 +19,19 @@
 #define QUIET_NS     3000000u
 #define QUIET_NS_MAX 30000000u
 
+/* Taking a VM apart is waiting for the most part, for the kernel's grace periods. */
+#define REAPERS 4
+
 /* The pool outlives its owner's thaw_pool_free for as long as VMs that came from it live. */
 struct thaw_pool {
     struct thaw_env *env;
     struct vm_shape shape;
     struct fresh fresh;
-    pthread_t maker, reaper;
+    pthread_t maker, reapers[REAPERS];
+    unsigned reaper_count;
     pthread_mutex_t lock;   /* guards all below */
     pthread_cond_t wanted;  /* for the maker */
-    pthread_cond_t left;    /* for the reaper */
+    pthread_cond_t left;    /* for the reapers */
     pthread_cond_t settled; /* for thaw_pool_wait */
     bool closing;
     uint64_t first_taken_ns; /* since a VM was made; 0: none was */
@@ -207,20 +211,30 @@ static void close_pool(struct thaw_pool *pool)
     pthread_mutex_lock(&pool->lock);
     pool->closing = true;
     pthread_cond_signal(&pool->wanted);
-    pthread_cond_signal(&pool->left);
+    pthread_cond_broadcast(&pool->left);
     pthread_mutex_unlock(&pool->lock);
+}
+
+static void join_reapers(struct thaw_pool *pool)
+{
+    for (unsigned i = 0; i < pool->reaper_count; i++)
+        pthread_join(pool->reapers[i], NULL);
 }
 
 static int start_threads(struct thaw_pool *pool, struct thaw_error *error)
 {
-    int r = thread_start(&pool->reaper, "thaw/reaper", reaper_thread, pool);
-    if (r < 0)
-        return error_errno(error, -r, "starting a pool's thread");
-    r = thread_start(&pool->maker, "thaw/pool", maker_thread, pool);
+    int r = 0;
+    for (unsigned i = 0; i < REAPERS && r == 0; i++) {
+        r = thread_start(&pool->reapers[i], "thaw/reaper", reaper_thread, pool);
+        if (r == 0)
+            pool->reaper_count++;
+    }
+    if (r == 0)
+        r = thread_start(&pool->maker, "thaw/pool", maker_thread, pool);
     if (r == 0)
         return 0;
     close_pool(pool);
-    pthread_join(pool->reaper, NULL);
+    join_reapers(pool);
     return error_errno(error, -r, "starting a pool's thread");
 }
 
@@ -284,8 +298,8 @@ void thaw_pool_free(thaw_pool *pool)
         return;
     close_pool(pool);
     pthread_join(pool->maker, NULL);
-    pthread_join(pool->reaper, NULL);
-    /* The reaper may have ended before the maker's last VM was there. */
+    join_reapers(pool);
+    /* The reapers may have ended before the maker's last VM was there. */
     vm_destroy(pop(&pool->ready));
     unref(pool);
 }
