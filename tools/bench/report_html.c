@@ -194,11 +194,10 @@ static const struct curve by_clones[] = {
 };
 
 static const struct curve by_dirty[] = {
-    {"live", "pause", "live, %u MiB dirty, 0 MiB/s", "pause", "none"},
-    {"live: the guest's gap", "pause", "live, %u MiB dirty, 0 MiB/s", "guest's gap", "2 3"},
-    {"stop-and-copy", "pause", "stop-and-copy, %u MiB dirty, 0 MiB/s", "pause", "7 4"},
-    {"floor: as many pages copied", "pause", "floor, stop-and-copy, %u MiB dirty, 0 MiB/s", "pause",
-        "7 4"},
+    {"live", "pause", "live, %u MiB dirty", "pause", "none"},
+    {"live: the guest's gap", "pause", "live, %u MiB dirty", "guest's gap", "2 3"},
+    {"stop-and-copy", "pause", "stop-and-copy, %u MiB dirty", "pause", "7 4"},
+    {"floor: as many pages copied", "pause", "floor, stop-and-copy, %u MiB dirty", "pause", "7 4"},
 };
 
 #define CURVES(row, title, unit, numbers, curves)                                                  \

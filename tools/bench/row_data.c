@@ -6,9 +6,11 @@
 #include "sample.h"
 #include "scratch.h"
 
-#define MEM_MIB  1024
-#define DATA_MIB 512
-#define WS_MIB   32
+#define MEM_MIB        1024
+#define DATA_MIB       512
+#define WS_MIB         32
+#define DATA_MIB_QUICK 48
+#define WS_MIB_QUICK   8
 
 struct data {
     struct fixture fixture;
@@ -53,7 +55,7 @@ static const struct way {
     {"new, image", false, true, {.image = true}},
     {"new, working set, cold", false, true, {.working_set = true, .cold = true}},
     {"new, working set, warm", false, false, {.working_set = true}},
-    {"new, lazy, cold", false, true, {.flags = THAW_RESTORE_NO_PREFETCH, .cold = true}},
+    {"new, lazy, cold", false, false, {.flags = THAW_RESTORE_NO_PREFETCH, .cold = true}},
     {"new, lazy, warm", false, false, {.flags = THAW_RESTORE_NO_PREFETCH}},
     {"new, eager, cold", true, true, {.mode = THAW_RESTORE_EAGER, .cold = true}},
     {"new, eager, warm", true, false, {.mode = THAW_RESTORE_EAGER}},
@@ -91,7 +93,7 @@ static int run_fast(
         {"rawfile, cold", sample_floor, &raw_cold},
         {"rawfile, warm", sample_floor, &raw_warm},
     };
-    const struct rounds rounds = {.samples = 100, .quick_samples = 5, .quick_s = 2};
+    const struct rounds rounds = {.samples = 100, .quick_samples = 20, .quick_s = 6};
     size_t count = bench->options.quick ? 3 : 4;
     count += add_ways(bench, data, false, cases, &modes[count]);
     return rows_run_modes(bench, row, modes, count, &rounds, error);
@@ -106,7 +108,7 @@ static int run_slow(
         {"floor-read, all, cold", sample_read, &cold},
         {"floor-read, all, warm", sample_read, &warm},
     };
-    const struct rounds rounds = {.samples = 100, .quick_samples = 3, .quick_s = 2};
+    const struct rounds rounds = {.samples = 100, .quick_samples = 20, .quick_s = 8};
     size_t count = bench->options.quick ? 1 : 2;
     count += add_ways(bench, data, true, cases, &modes[count]);
     return rows_run_modes(bench, row, modes, count, &rounds, error);
@@ -115,8 +117,10 @@ static int run_slow(
 static int prepare(struct bench *bench, struct data *data, struct thaw_error *error)
 {
     struct recipe recipe;
+    bool quick = bench->options.quick;
+    unsigned data_mib = quick ? DATA_MIB_QUICK : DATA_MIB, ws_mib = quick ? WS_MIB_QUICK : WS_MIB;
     const struct memtouch_options options = {
-        .mem_mib = MEM_MIB, .data_mib = DATA_MIB, .ws_mib = WS_MIB};
+        .mem_mib = MEM_MIB, .data_mib = data_mib, .ws_mib = ws_mib};
     int r = recipe_churn(bench, "data", &options, &recipe, error);
     if (r == 0)
         r = floor_image_make(bench, &recipe, true, &data->image, error);
@@ -128,9 +132,9 @@ static int prepare(struct bench *bench, struct data *data, struct thaw_error *er
         r = fixture_open_image(bench, &data->fixture, error);
     if (r == 0)
         r = floor_frames_make(
-            bench, "frames-all", recipe.initrd, (uint64_t)DATA_MIB * MIB, &data->all, error);
+            bench, "frames-all", recipe.initrd, (uint64_t)data_mib * MIB, &data->all, error);
     return r < 0 ? r
-                 : floor_frames_make(bench, "frames-hot", recipe.initrd, (uint64_t)WS_MIB * MIB,
+                 : floor_frames_make(bench, "frames-hot", recipe.initrd, (uint64_t)ws_mib * MIB,
                        &data->hot, error);
 }
 

@@ -17,7 +17,7 @@
 #define DATA_MIB     16
 #define WS_MIB       4
 #define CLONES       500
-#define CLONES_QUICK 50
+#define CLONES_QUICK 40
 
 /* A field of a file like /proc/meminfo, in MiB. */
 static double read_mib(const char *path, const char *field)

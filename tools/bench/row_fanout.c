@@ -8,11 +8,10 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define MEM_MIB         128
-#define CLONES_MAX      100
-#define CLONES_FEW      4 /* are there in about a millisecond */
-#define DIFFERENT_QUICK 16
-#define THREADS_MAX     64
+#define MEM_MIB     128
+#define CLONES_MAX  100
+#define CLONES_FEW  4 /* are there in about a millisecond */
+#define THREADS_MAX 64
 
 enum gate {
     GATE_SHUT,
@@ -213,7 +212,7 @@ static int prepare(struct bench *bench, struct fanout *fanout, struct thaw_error
     struct subject subject;
     const struct thaw_pool_options options = {
         .size = sizeof(options), .mem_bytes = (uint64_t)MEM_MIB * MIB, .target = 1};
-    fanout->fixture_count = bench->options.quick ? DIFFERENT_QUICK : CLONES_MAX;
+    fanout->fixture_count = bench->options.quick ? 1 : CLONES_MAX;
     fanout->fixtures = calloc(fanout->fixture_count, sizeof(*fanout->fixtures));
     if (!fanout->fixtures)
         return bench_fail(error, -ENOMEM, "no memory for snapshots");
@@ -242,7 +241,7 @@ static size_t fill_modes(struct fanout *fanout, bool few, struct fanout_case *ca
         for (size_t i = 0; i < ARRAY_SIZE(counts); i++) {
             bool most = counts[i] == CLONES_MAX;
             if ((counts[i] <= CLONES_FEW) != few || (kind == 1 && counts[i] == 1) ||
-                (kind == 2 && !most) || (quick && kind && !most))
+                (kind == 2 && !most) || (quick && (kind > 0 || (!few && !most))))
                 continue;
             cases[count] = (struct fanout_case){fanout, counts[i], kind == 1, kind != 2};
             snprintf(names[count], sizeof(names[0]), "%u at once%s", counts[i], kinds[kind]);
@@ -265,8 +264,8 @@ static int run_modes(struct bench *bench, const char *row, struct fanout *fanout
 int row_fanout(struct bench *bench, const char *row, struct thaw_error *error)
 {
     struct fanout *fanout = calloc(1, sizeof(*fanout));
-    const struct rounds few = {.samples = 1000, .quick_samples = 20, .quick_s = 1};
-    const struct rounds many = {.samples = 100, .quick_samples = 3, .quick_s = 2};
+    const struct rounds few = {.samples = 1000, .quick_samples = 20, .quick_s = 2};
+    const struct rounds many = {.samples = 100, .quick_samples = 20, .quick_s = 8};
     if (!fanout)
         return bench_fail(error, -ENOMEM, "no memory for row %s", row);
     fanout->bench = bench;

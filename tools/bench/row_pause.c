@@ -10,9 +10,10 @@
 
 #define MEM_MIB        1024
 #define DATA_MIB       512
-#define DATA_MIB_QUICK 256
-#define WS_MIB         64
-#define SETTLE_US      30000 /* at its rate, before the snapshot */
+#define DATA_MIB_QUICK 64
+#define WS_MIB         64 /* what the target says is dirty */
+#define WS_MIB_QUICK   8
+#define SETTLE_US      20000 /* at its rate, before the snapshot */
 #define WITHOUT_US     50000 /* a snapshot's time, without one */
 
 #define LIVE           THAW_SNAPSHOT_DIFF
@@ -23,6 +24,7 @@ struct pause {
     struct subject subject;
     char names[2][40];
     unsigned taken;
+    unsigned ws_mib;
     struct floor_pause floor;
 };
 
@@ -165,14 +167,11 @@ static struct pause_case *add_case(struct table *table, const struct pause_case 
     return how;
 }
 
-/* A way of saving, and the floor for as many pages. */
-static void add_pair(
-    struct table *table, const char *kind, unsigned dirty_mib, unsigned rate_mibs, uint32_t flags)
+/* And the floor for as many pages. */
+static void add_with_floor(struct table *table, const struct pause_case *what)
 {
-    struct pause_case how = {.dirty_mib = dirty_mib, .rate_mibs = rate_mibs, .flags = flags};
-    snprintf(how.name, sizeof(how.name), "%s, %u MiB dirty, %u MiB/s", kind, dirty_mib, rate_mibs);
-    struct pause_case floor = {.of = add_case(table, &how)};
-    snprintf(floor.name, sizeof(floor.name), "floor, %.50s", how.name);
+    struct pause_case floor = {.of = add_case(table, what)};
+    snprintf(floor.name, sizeof(floor.name), "floor, %.50s", what->name);
     add_case(table, &floor);
 }
 
@@ -181,11 +180,16 @@ static int run_rates(
     struct bench *bench, const char *row, struct table *table, struct thaw_error *error)
 {
     static const unsigned rates_mibs[] = {0, 10, 100};
-    const struct rounds rounds = {.samples = 1000, .quick_samples = 6, .quick_s = 3};
+    const struct rounds rounds = {.samples = 1000, .quick_samples = 20, .quick_s = 9};
     table->count = 0;
-    for (size_t i = 0; i < ARRAY_SIZE(rates_mibs); i++)
-        add_pair(table, "live", WS_MIB, rates_mibs[i], LIVE);
-    add_case(table, &(struct pause_case){.name = "no snapshot, 100 MiB/s", .rate_mibs = 100});
+    for (size_t i = 0; i < ARRAY_SIZE(rates_mibs); i++) {
+        struct pause_case live = {
+            .dirty_mib = table->pause->ws_mib, .rate_mibs = rates_mibs[i], .flags = LIVE};
+        snprintf(live.name, sizeof(live.name), "live, guest dirties %u MiB/s", rates_mibs[i]);
+        add_with_floor(table, &live);
+    }
+    if (!bench->options.quick)
+        add_case(table, &(struct pause_case){.name = "no snapshot, 100 MiB/s", .rate_mibs = 100});
     return rows_run_modes(bench, row, table->modes, table->count, &rounds, error);
 }
 
@@ -193,10 +197,10 @@ static int run_rates(
 static int run_sizes(
     struct bench *bench, const char *row, struct table *table, struct thaw_error *error)
 {
-    static const unsigned sizes_mib[] = {0, 4, 16, 64, 256, 512}, quick_mib[] = {0, 16, 256};
+    static const unsigned sizes_mib[] = {0, 4, 16, 64, 256, 512}, quick_mib[] = {4};
     bool quick = bench->options.quick;
     size_t count = quick ? ARRAY_SIZE(quick_mib) : ARRAY_SIZE(sizes_mib);
-    const struct rounds rounds = {.samples = 100, .quick_samples = 2, .quick_s = 2};
+    const struct rounds rounds = {.samples = 100, .quick_samples = 20, .quick_s = 4};
     struct thaw_snapshot_result result;
     int r = take(bench, table->pause, LIVE, &result, error); /* of what was written before */
     if (r < 0)
@@ -204,12 +208,13 @@ static int run_sizes(
     table->count = 0;
     for (size_t i = 0; i < count; i++) {
         unsigned size = quick ? quick_mib[i] : sizes_mib[i];
-        if (size > 0 && size != WS_MIB) /* there from the rates */
-            add_case(table, &(struct pause_case){.dirty_mib = size, .flags = LIVE});
-        if (size > 0 && size != WS_MIB)
-            snprintf(table->cases[table->count - 1].name, sizeof(table->cases[0].name),
-                "live, %u MiB dirty, 0 MiB/s", size);
-        add_pair(table, "stop-and-copy", size, 0, STOP);
+        struct pause_case live = {.dirty_mib = size, .flags = LIVE};
+        struct pause_case stop = {.dirty_mib = size, .flags = STOP};
+        snprintf(live.name, sizeof(live.name), "live, %u MiB dirty", size);
+        snprintf(stop.name, sizeof(stop.name), "stop-and-copy, %u MiB dirty", size);
+        if (size > 0)
+            add_case(table, &live);
+        add_with_floor(table, &stop);
     }
     return rows_run_modes(bench, row, table->modes, table->count, &rounds, error);
 }
@@ -229,7 +234,7 @@ static int check_last(struct bench *bench, const struct pause *pause, struct tha
     if (r == 0)
         r = subject_tell(&clone, "touch 1", answer, sizeof(answer), error);
     if (r == 0 && (sscanf(answer, "touch 1 pages %*u sum %lx", &sum) != 1 ||
-                      sum != recipe_sum(bench, (uint64_t)WS_MIB * PAGES_PER_MIB)))
+                      sum != recipe_sum(bench, (uint64_t)pause->ws_mib * PAGES_PER_MIB)))
         r = bench_fail(error, THAW_EGUEST, "a clone's memory is wrong: '%.80s'", answer);
     subject_free(&clone);
     return r;
@@ -237,9 +242,10 @@ static int check_last(struct bench *bench, const struct pause *pause, struct tha
 
 static int prepare(struct bench *bench, struct pause *pause, struct thaw_error *error)
 {
+    pause->ws_mib = bench->options.quick ? WS_MIB_QUICK : WS_MIB;
     const struct memtouch_options options = {.mem_mib = MEM_MIB,
         .data_mib = bench->options.quick ? DATA_MIB_QUICK : DATA_MIB,
-        .ws_mib = WS_MIB};
+        .ws_mib = pause->ws_mib};
     struct thaw_snapshot_result result;
     int r = recipe_churn(bench, "pause", &options, &pause->recipe, error);
     if (r == 0)

@@ -137,7 +137,7 @@ int row_pool(struct bench *bench, const char *row, struct thaw_error *error)
 {
     struct pools *pools = calloc(1, sizeof(*pools));
     const struct mode modes[] = {{"floor and thaw in turn", sample_round, pools}};
-    const struct rounds rounds = {.samples = 1000, .quick_samples = 100, .quick_s = 3};
+    const struct rounds rounds = {.samples = 1000, .quick_samples = 60, .quick_s = 3};
     if (!pools)
         return bench_fail(error, -ENOMEM, "no memory for row %s", row);
     int r = 0;

@@ -17,7 +17,7 @@
 #define EMPTY_MEM_MIB  128
 #define DATA_MEM_MIB   1024
 #define DATA_MIB       512
-#define DATA_MIB_QUICK 512
+#define DATA_MIB_QUICK 128
 
 struct command {
     const char *const *argv;
@@ -130,12 +130,14 @@ static size_t add_thaw(
     memcpy(guest->argv[0], rawfile, sizeof(rawfile));
     memcpy(guest->argv[1], embed, sizeof(embed));
     memcpy(guest->argv[2], command, sizeof(command));
-    ret[0] = add_command(bench, guest, "rawfile", guest->argv[0], guest->image.position);
-    ret[1] = add_command(bench, guest, "libthaw program", guest->argv[1], fixture->position);
-    if (!has_restore(bench))
-        return 2;
-    ret[2] = add_command(bench, guest, "thaw restore", guest->argv[2], fixture->position);
-    return 3;
+    size_t count = 0;
+    ret[count++] = add_command(bench, guest, "rawfile", guest->argv[0], guest->image.position);
+    if (has_restore(bench))
+        ret[count++] = add_command(bench, guest, "thaw restore", guest->argv[2], fixture->position);
+    if (!bench->options.quick)
+        ret[count++] =
+            add_command(bench, guest, "libthaw program", guest->argv[1], fixture->position);
+    return count;
 }
 
 /* QEMU stops the guest anywhere in a line. It reads the kernel before it throws it away for what it
@@ -182,7 +184,7 @@ static int run_guest(
 {
     struct mode modes[COMMANDS_MAX];
     char store[PATH_BYTES];
-    const struct rounds rounds = {.samples = 100, .quick_samples = 20, .quick_s = 1};
+    const struct rounds rounds = {.samples = 100, .quick_samples = 20, .quick_s = 8};
     int r = scratch_path(bench, "store", store, sizeof(store), error);
     if (r < 0)
         return r;

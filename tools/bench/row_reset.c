@@ -129,7 +129,7 @@ int row_reset(struct bench *bench, const char *row, struct thaw_error *error)
         {"reset", sample_paused, reset},
         {"reset, of a running guest", sample_running, reset},
     };
-    const struct rounds rounds = {.samples = 1000, .quick_samples = 100, .quick_s = 2};
+    const struct rounds rounds = {.samples = 1000, .quick_samples = 60, .quick_s = 2};
     if (!reset)
         return bench_fail(error, -ENOMEM, "no memory for row %s", row);
     int r = prepare(bench, reset, error);

@@ -22,10 +22,14 @@ extern const size_t row_count;
 const struct row *rows_find(const char *name);
 
 /* One way of doing what a row measures. The sample adds its values to the results itself. */
+struct mode;
+
+typedef int (*sample_fn)(
+    struct bench *bench, const char *row, const struct mode *mode, struct thaw_error *error);
+
 struct mode {
     const char *name;
-    int (*sample)(
-        struct bench *bench, const char *row, const struct mode *mode, struct thaw_error *error);
+    sample_fn sample;
     void *data;
 };
 
