@@ -312,7 +312,7 @@ int thaw_pool_set_target(thaw_pool *pool, uint32_t target, struct thaw_error *er
     pthread_mutex_lock(&pool->lock);
     pool->target = target;
     pthread_cond_signal(&pool->wanted);
-    pthread_cond_signal(&pool->left);
+    pthread_cond_broadcast(&pool->left);
     pthread_mutex_unlock(&pool->lock);
     return 0;
 }
