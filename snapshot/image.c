@@ -9,8 +9,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#define SEALS_FILLING  (F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW)
-#define SEALS_COMPLETE (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW)
+#define SEALS_SIZE     (F_SEAL_SHRINK | F_SEAL_GROW)
+#define SEALS_FILLER   (SEALS_SIZE | F_SEAL_FUTURE_WRITE)
+#define SEALS_COMPLETE (SEALS_SIZE | F_SEAL_WRITE)
 
 /* Unmapping takes long, and nothing else can be mapped meanwhile: in pieces, others get a turn. */
 #define UNMAP_AT_ONCE_BYTES (4 * MIB)
@@ -143,7 +144,7 @@ static int make_filler(struct image *image, struct thaw_error *error)
     if (madvise(filler, image->bytes, MADV_DONTFORK) < 0)
         return error_errno(error, errno, "keeping an image out of forked processes");
     int r = fault_register(image->uffd, filler, image->bytes, error);
-    if (r == 0 && fcntl(image->fd, F_ADD_SEALS, SEALS_FILLING) < 0)
+    if (r == 0 && fcntl(image->fd, F_ADD_SEALS, SEALS_FILLER) < 0)
         return error_errno(error, errno, "sealing an image");
     return r;
 }
@@ -156,6 +157,8 @@ static int make_memory(struct image *image, int device_fd, bool no_faults, struc
         return error_errno(error, errno, "making an image of %" PRIu64 " MiB", image->bytes / MIB);
     if (!no_faults && fault_open(device_fd, &image->uffd, NULL) == 0)
         r = make_filler(image, error);
+    else if (fcntl(image->fd, F_ADD_SEALS, SEALS_SIZE) < 0)
+        r = error_errno(error, errno, "sealing an image");
     if (r < 0)
         return r;
     image->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -289,14 +292,15 @@ int image_finish_frame(
     struct image *image, unsigned pack, uint64_t frame, int result, const struct thaw_error *error)
 {
     pthread_mutex_lock(&image->lock);
-    atomic_store_explicit(&image->packs[pack].states[frame], result < 0 ? FRAME_BAD : FRAME_PRESENT,
-        memory_order_release);
     if (result >= 0)
         image->frames_present++;
     else if (image->frames_bad++ == 0)
         image->first_error = *error;
+    /* In this order: who finds every frame present must not find the image incomplete. */
     if (image->frames_present == image->frames)
         atomic_store(&image->complete, true);
+    atomic_store_explicit(&image->packs[pack].states[frame], result < 0 ? FRAME_BAD : FRAME_PRESENT,
+        memory_order_release);
     pthread_cond_broadcast(&image->filled);
     pthread_mutex_unlock(&image->lock);
     return result;

@@ -54,7 +54,7 @@ void image_unref(struct image *image);
 typedef void (*image_progress_fn)(void *data, uint64_t frames_done, uint64_t frames);
 
 struct image_fill_options {
-    unsigned threads;          /* 0: one a CPU */
+    unsigned threads;          /* 0: one a CPU, fewer where there is little to do */
     const atomic_bool *cancel; /* NULL, or stops the filling when set, with -ECANCELED */
     image_progress_fn progress;
     void *progress_data;

@@ -218,8 +218,11 @@ int image_attach(struct image *image, struct mem *mem, image_bad_fn bad, void *d
             mem->bytes / MIB);
     const struct image_fill_options all = {0};
     int r = image_check(image, error);
-    if (r == 0 && image->uffd < 0 && !atomic_load(&image->complete))
+    if (r == 0 && image->uffd < 0 && !atomic_load(&image->complete)) {
         r = image_fill_all(image, &all, error);
+        if (r == 0)
+            (void)image_seal(image, NULL); /* whoever wants the descriptor tries again */
+    }
     if (r < 0)
         return r;
     struct image_clone *clone = calloc(1, sizeof(*clone));

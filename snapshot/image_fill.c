@@ -391,7 +391,8 @@ int image_fill_all(
         .progress_data = options->progress_data,
         .lock = PTHREAD_MUTEX_INITIALIZER,
     };
-    unsigned threads = options->threads ? options->threads : choose_threads(image);
+    unsigned threads =
+        options->threads ? MIN(options->threads, FILL_THREADS_MAX) : choose_threads(image);
     pthread_t others[FILL_THREADS_MAX];
     unsigned started = 0;
     while (started + 1 < threads &&

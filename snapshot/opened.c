@@ -7,7 +7,8 @@
 #include "working_set.h"
 #include <string.h>
 
-/* Of all packs that a snapshot refers to, so that it has no more. */
+/* Of all packs that a snapshot refers to, so that it has no more. Being complete has a price: each
+ * page without data that a clone touches takes a page of the image, too. */
 #define SMALL_FRAMES_MAX 8
 
 static void release_contents(void *data)

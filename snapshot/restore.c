@@ -19,6 +19,7 @@ struct restore {
     struct thaw_image *image;
     struct thaw_restore_options opt;
     struct timing timing;
+    char name[VM_NAME_BYTES]; /* of the VM; cut where it is too long */
     struct early_shell early;
     struct thaw_vm *vm;
 };
@@ -213,11 +214,12 @@ static int take_early(struct restore *restore, struct thaw_error *error)
 }
 
 /* A VM that was made in advance, if there is one. */
-static int take_shell(struct restore *restore, const char *name, const struct vm_shape *shape,
-    struct thaw_error *error)
+static int take_shell(
+    struct restore *restore, const struct vm_shape *shape, struct thaw_error *error)
 {
-    int r = restore->opt.pool ? pool_take(restore->opt.pool, name, shape, &restore->vm, error)
-                              : take_early(restore, error);
+    int r = restore->opt.pool
+                ? pool_take(restore->opt.pool, restore->name, shape, &restore->vm, error)
+                : take_early(restore, error);
     if (r < 0 || !restore->vm)
         return r;
     restore->timing.shell_ns = timing_now_ns();
@@ -230,10 +232,11 @@ static int take_shell(struct restore *restore, const char *name, const struct vm
     return 0;
 }
 
-static int make_shell(struct restore *restore, const char *name, const struct vm_shape *shape,
-    struct thaw_error *error)
+static int make_shell(
+    struct restore *restore, const struct vm_shape *shape, struct thaw_error *error)
 {
-    int r = vm_new_shell(restore->env, name, shape, restore_memory, restore, &restore->vm, error);
+    int r = vm_new_shell(
+        restore->env, restore->name, shape, restore_memory, restore, &restore->vm, error);
     if (r < 0)
         return r;
     if (restore->opt.pool)
@@ -274,16 +277,16 @@ static void alert(struct restore *restore)
         vm_alert(restore->vm);
 }
 
-static int build_vm(struct restore *restore, const char *name, struct thaw_error *error)
+static int build_vm(struct restore *restore, struct thaw_error *error)
 {
     const struct vm_shape shape = {
         .vcpu_count = restore->image->state->vcpu_count,
         .mem_bytes = restore->image->contents->snapshot->manifest.mem_bytes,
         .log_dirty = true,
     };
-    int r = take_shell(restore, name, &shape, error);
+    int r = take_shell(restore, &shape, error);
     if (r == 0 && !restore->vm)
-        r = make_shell(restore, name, &shape, error);
+        r = make_shell(restore, &shape, error);
     if (r == 0)
         r = check_host(restore, error);
     if (r == 0) {
@@ -311,17 +314,18 @@ static int read_options(
 }
 
 /* A VM without a name of its own gets the snapshot's. */
-static const char *name_of(const struct restore *restore, const struct manifest *manifest)
+static void name_vm(struct restore *restore, const struct manifest *manifest)
 {
-    return restore->opt.name ? restore->opt.name : manifest->name;
+    snprintf(restore->name, sizeof(restore->name), "%s",
+        restore->opt.name ? restore->opt.name : manifest->name);
 }
 
 static int restore_vm(struct restore *restore, struct thaw_error *error)
 {
+    name_vm(restore, &restore->image->contents->snapshot->manifest);
     int r = check_overrides(restore, error);
     if (r == 0)
-        r = build_vm(
-            restore, name_of(restore, &restore->image->contents->snapshot->manifest), error);
+        r = build_vm(restore, error);
     if (r < 0)
         return r;
     restore->vm->timing = restore->timing;
@@ -329,8 +333,11 @@ static int restore_vm(struct restore *restore, struct thaw_error *error)
         r = thaw_vm_resume(restore->vm, error);
     /* Last: it competes for processor and disk. Once is enough for all clones, and without it what
      * is missing still comes on demand. */
-    if (r == 0)
-        image_read_ahead(restore->image->ram, NULL);
+    struct thaw_error why;
+    if (r == 0 && image_read_ahead(restore->image->ram, &why) < 0)
+        env_log(restore->env, THAW_LOG_WARNING,
+            "memory of VM %s is read on demand only, which costs time: %s", restore->name,
+            why.message);
     return r;
 }
 
@@ -370,8 +377,9 @@ static void begin_shell(void *data, const struct manifest *manifest)
     struct restore *restore = data;
     const struct vm_shape shape = {
         .vcpu_count = manifest->vcpu_count, .mem_bytes = manifest->mem_bytes, .log_dirty = true};
+    name_vm(restore, manifest);
     if (atomic_load(&restore->env->restoring) * 2 <= restore->env->cpus)
-        early_shell_begin(&restore->early, restore->env, name_of(restore, manifest), &shape);
+        early_shell_begin(&restore->early, restore->env, restore->name, &shape);
 }
 
 static int open_and_restore(struct restore *restore, struct thaw_store *store, const char *ref,

@@ -67,7 +67,7 @@ static int start_thread(
     /* A new thread inherits its creator's mask, so that is changed around the creation. */
     pthread_sigmask(SIG_SETMASK, &blocked, &old);
     int err = pthread_create(ret, &attr, begin, start);
-    if ((err == EINVAL || err == EPERM) && start->aside) { /* the others are gone, or forbidden */
+    if (err && err != EAGAIN && err != ENOMEM && start->aside) { /* the affinity was refused */
         start->aside = false;
         err = pthread_create(ret, NULL, begin, start);
     }

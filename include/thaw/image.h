@@ -20,7 +20,8 @@ typedef struct thaw_image thaw_image;
 /* If the snapshot has a recorded working set, opening it lazily starts to read that, and the first
  * restore waits until it is there, which takes less time than to read it as it is touched. These
  * change that:
- *   NO_PREFETCH     does not use the working set; nothing is read before it is touched
+ *   NO_PREFETCH     does not use the working set. Nothing is read before the first restore, however
+ *                   small the memory is
  *   PREFETCH_ASYNC  no restore waits; who touches a page of it before its turn gets that first
  *   RECORD          records a working set, see thaw_image_record_end: neither reads one nor ahead
  */

@@ -136,13 +136,13 @@ THAW_API int thaw_vm_get_info(thaw_vm *vm, struct thaw_vm_info *info);
  * nanoseconds of CLOCK_MONOTONIC, each at the end of its step, in the order of the fields. 0: not
  * done, or not yet; a VM that was booted has the last two only. */
 struct thaw_vm_timing {
-    size_t size;            /* set by the caller; fields that lie beyond it are not written */
-    uint64_t request_ns;    /* thaw_restore or thaw_image_restore was called */
-    uint64_t opened_ns;     /* the snapshot is open, and in eager mode its memory read */
-    uint64_t shell_ns;      /* there is a VM: from the pool, or made anew */
-    uint64_t memory_ns;     /* its memory is mapped, and its working set there: image.h */
-    uint64_t state_ns;      /* its state is set; thaw_vm_resume lets it run */
-    uint64_t first_run_ns;  /* the first vCPU is about to enter the guest */
+    size_t size;           /* set by the caller; fields that lie beyond it are not written */
+    uint64_t request_ns;   /* thaw_restore or thaw_image_restore was called */
+    uint64_t opened_ns;    /* the snapshot is open, and its memory read if that is eager or small */
+    uint64_t shell_ns;     /* there is a VM: from the pool, or made anew */
+    uint64_t memory_ns;    /* its memory is mapped, and its working set there: image.h */
+    uint64_t state_ns;     /* its state is set; thaw_vm_resume lets it run */
+    uint64_t first_run_ns; /* the first vCPU is about to enter the guest */
     uint64_t first_exit_ns; /* the guest made a vCPU return from KVM_RUN for the first time */
 };
 
