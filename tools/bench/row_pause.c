@@ -13,6 +13,7 @@
 #define DATA_MIB_QUICK 64
 #define WS_MIB         64 /* what the target says is dirty */
 #define WS_MIB_QUICK   8
+#define BRIEF_MIB      16    /* so much is stored within a tenth of a second */
 #define SETTLE_US      20000 /* at its rate, before the snapshot */
 #define WITHOUT_US     50000 /* a snapshot's time, without one */
 
@@ -193,18 +194,16 @@ static int run_rates(
     return rows_run_modes(bench, row, table->modes, table->count, &rounds, error);
 }
 
-/* By how much is dirty, of a guest that writes no more then. */
+/* By how much is dirty, of a guest that writes no more then: where the pause and the snapshot are
+ * short, or the others. */
 static int run_sizes(
-    struct bench *bench, const char *row, struct table *table, struct thaw_error *error)
+    struct bench *bench, const char *row, struct table *table, bool brief, struct thaw_error *error)
 {
     static const unsigned sizes_mib[] = {0, 4, 16, 64, 256, 512}, quick_mib[] = {4};
     bool quick = bench->options.quick;
     size_t count = quick ? ARRAY_SIZE(quick_mib) : ARRAY_SIZE(sizes_mib);
-    const struct rounds rounds = {.samples = 100, .quick_samples = 20, .quick_s = 4};
-    struct thaw_snapshot_result result;
-    int r = take(bench, table->pause, LIVE, &result, error); /* of what was written before */
-    if (r < 0)
-        return r;
+    const struct rounds rounds = {
+        .samples = brief ? 1000 : 100, .quick_samples = 20, .quick_s = brief ? 3 : 2};
     table->count = 0;
     for (size_t i = 0; i < count; i++) {
         unsigned size = quick ? quick_mib[i] : sizes_mib[i];
@@ -212,11 +211,24 @@ static int run_sizes(
         struct pause_case stop = {.dirty_mib = size, .flags = STOP};
         snprintf(live.name, sizeof(live.name), "live, %u MiB dirty", size);
         snprintf(stop.name, sizeof(stop.name), "stop-and-copy, %u MiB dirty", size);
-        if (size > 0)
+        if (size > 0 && brief == (size <= BRIEF_MIB))
             add_case(table, &live);
-        add_with_floor(table, &stop);
+        if (brief == (size == 0))
+            add_with_floor(table, &stop);
     }
     return rows_run_modes(bench, row, table->modes, table->count, &rounds, error);
+}
+
+static int run_all(
+    struct bench *bench, const char *row, struct table *table, struct thaw_error *error)
+{
+    struct thaw_snapshot_result result;
+    int r = run_rates(bench, row, table, error);
+    if (r == 0)
+        r = take(bench, table->pause, LIVE, &result, error); /* of what was written before */
+    if (r == 0)
+        r = run_sizes(bench, row, table, true, error);
+    return r < 0 ? r : run_sizes(bench, row, table, false, error);
 }
 
 /* The last snapshot goes on with all its data. */
@@ -269,9 +281,7 @@ int row_pause(struct bench *bench, const char *row, struct thaw_error *error)
         r = prepare(bench, pause, error);
     }
     if (r == 0)
-        r = run_rates(bench, row, table, error);
-    if (r == 0)
-        r = run_sizes(bench, row, table, error);
+        r = run_all(bench, row, table, error);
     if (r == 0)
         r = check_last(bench, pause, error);
     if (pause) {

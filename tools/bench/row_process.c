@@ -134,7 +134,7 @@ static size_t add_thaw(
     ret[count++] = add_command(bench, guest, "rawfile", guest->argv[0], guest->image.position);
     if (has_restore(bench))
         ret[count++] = add_command(bench, guest, "thaw restore", guest->argv[2], fixture->position);
-    if (!bench->options.quick)
+    if (!bench->options.quick || count == 1)
         ret[count++] =
             add_command(bench, guest, "libthaw program", guest->argv[1], fixture->position);
     return count;
