@@ -277,13 +277,15 @@ static void alert(struct restore *restore)
         vm_alert(restore->vm);
 }
 
+static struct vm_shape shape_of(const struct manifest *manifest)
+{
+    return (struct vm_shape){
+        .vcpu_count = manifest->vcpu_count, .mem_bytes = manifest->mem_bytes, .log_dirty = true};
+}
+
 static int build_vm(struct restore *restore, struct thaw_error *error)
 {
-    const struct vm_shape shape = {
-        .vcpu_count = restore->image->state->vcpu_count,
-        .mem_bytes = restore->image->contents->snapshot->manifest.mem_bytes,
-        .log_dirty = true,
-    };
+    const struct vm_shape shape = shape_of(&restore->image->contents->snapshot->manifest);
     int r = take_shell(restore, &shape, error);
     if (r == 0 && !restore->vm)
         r = make_shell(restore, &shape, error);
@@ -375,8 +377,7 @@ int thaw_image_restore(thaw_image *image, const struct thaw_restore_options *opt
 static void begin_shell(void *data, const struct manifest *manifest)
 {
     struct restore *restore = data;
-    const struct vm_shape shape = {
-        .vcpu_count = manifest->vcpu_count, .mem_bytes = manifest->mem_bytes, .log_dirty = true};
+    const struct vm_shape shape = shape_of(manifest);
     name_vm(restore, manifest);
     if (atomic_load(&restore->env->restoring) * 2 <= restore->env->cpus)
         early_shell_begin(&restore->early, restore->env, restore->name, &shape);

@@ -21,12 +21,13 @@ extern const size_t row_count;
 
 const struct row *rows_find(const char *name);
 
-/* One way of doing what a row measures. The sample adds its values to the results itself. */
 struct mode;
 
+/* Adds its values to the results itself. */
 typedef int (*sample_fn)(
     struct bench *bench, const char *row, const struct mode *mode, struct thaw_error *error);
 
+/* One way of doing what a row measures. */
 struct mode {
     const char *name;
     sample_fn sample;
