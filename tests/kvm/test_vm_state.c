@@ -233,6 +233,35 @@ Test(vm_state, the_clock_loses_nothing_against_the_tsc)
     guest_free(&source);
 }
 
+/* A guest that lets KVM write its clock to a page is told there that it stood still, also if the
+ * state was read meanwhile. Flags are byte 29 of the page, and bit 1 says so
+ * (Documentation/virt/kvm/x86/msr.rst, cpuid.rst). */
+Test(vm_state, a_guest_with_kvms_clock_is_told_that_it_stood_still)
+{
+    start("tick", "interval=1000000", 1, "tick 3\n");
+    struct thaw_vm *vm = source.vm;
+    uint64_t page = vm->mem.regions[0].bytes - PAGE_BYTES;
+    struct {
+        struct kvm_msrs head;
+        struct kvm_msr_entry entry;
+    } clock = {.head.nmsrs = 1, .entry = {.index = 0x4b564d01, .data = page | 1}};
+    cr_assert_eq(ioctl(vm->vcpus[0].fd, KVM_SET_MSRS, &clock), 1);
+    vm_state_free(save(&source));
+    cr_assert(vm->vcpus[0].has_kvmclock);
+    cr_assert_eq(thaw_vm_resume(vm, NULL), 0);
+    guest_expect(&source, "tick ", guest_console_count(&source));
+    cr_assert_eq(thaw_vm_pause(vm, NULL), 0);
+    cr_assert(vm->mem.base[page + 29] & 2);
+
+    clock.entry.data = 0;
+    cr_assert_eq(ioctl(vm->vcpus[0].fd, KVM_SET_MSRS, &clock), 1);
+    vm_state_free(save(&source));
+    cr_assert_not(vm->vcpus[0].has_kvmclock, "and who has none need not be");
+    cr_assert_eq(thaw_vm_resume(vm, NULL), 0);
+    cr_assert(vm->vcpus[0].has_kvmclock, "but may have one the next time");
+    guest_free(&source);
+}
+
 Test(vm_state, a_moved_guest_saves_as_much_as_the_first_time)
 {
     start("smp", "loop=1 period_us=2000", 2, "smp: cpu 1 count");
