@@ -5,6 +5,10 @@
 
 #include "error.h"
 
+/* What KVM can leave in a vCPU's run area when it leaves the guest (KVM_CAP_SYNC_REGS), and is of
+ * use there. Events are not: one may come later. */
+#define KVM_LEFT_REGS (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS)
+
 /* What is asked once and needed for every VM. */
 struct kvm {
     int fd;
@@ -12,6 +16,7 @@ struct kvm {
     uint32_t vcpus_max;
     int xsave_bytes; /* that KVM_SET_XSAVE takes: at least those of struct kvm_xsave */
     bool sregs2, xcrs, tsc_scaling;
+    bool sync_regs;                 /* KVM_RUN can leave registers behind: KVM_LEFT_REGS */
     bool has_identity_map, has_tss; /* calls to place them */
     const char *backend; /* which implementation answers, a constant: "kvm_amd", "kvm_intel",
                             "kvm_pvm", else "kvm" */

@@ -8,6 +8,8 @@
 //   clock         first, one instant for all: the vCPUs' TSCs are computed for it
 //   MP_STATE      before all else of a vCPU: reading it makes KVM process pending INIT and SIPI,
 //                 which changes the registers
+//   LAPIC         before the registers that KVM left behind when the vCPU left the guest: it tells
+//                 whether there has been an INIT since
 //   VCPU_EVENTS   last of a vCPU: reading other state may still move events
 //   PIT, PICs, IOAPIC  after the vCPUs
 // Guest memory is collected after all that: KVM and devices may write to it until then.
@@ -47,9 +49,15 @@
 #include <x86intrin.h>
 
 #define CR0_TS            0x8u
-#define LAPIC_LVT_TIMER   0x320u
+#define CR0_PG            0x80000000u
+#define CR4_PAE           0x20u
+#define EFER_LMA          0x400u
 #define APIC_BASE_ENABLED 0x800u /* else interrupts of the PICs come past it */
+#define LAPIC_SPURIOUS    0xf0u
+#define LAPIC_ENABLED     0x100u /* by software, in the spurious interrupt vector register */
+#define LAPIC_LVT_TIMER   0x320u
 #define LAPIC_LVT_LINT0   0x350u
+#define LAPIC_LVT_LINT1   0x360u
 #define LAPIC_MASKED      0x10000u
 #define LAPIC_DEADLINE    0x40000u /* the timer's mode, in its LVT */
 #define LAPIC_TIMER_COUNT 0x380u
@@ -239,6 +247,13 @@ void vcpu_state_note_pause(int vcpu_fd)
 
 /* --- Processors ------------------------------------------------------------------------------- */
 
+static uint32_t lapic_register(const struct kvm_lapic_state *lapic, unsigned offset)
+{
+    uint32_t value;
+    memcpy(&value, lapic->regs + offset, sizeof(value));
+    return value;
+}
+
 static int save_xsave(
     const struct kvm *kvm, int vcpu_fd, struct vcpu_state *ret, struct thaw_error *error)
 {
@@ -371,13 +386,47 @@ static int run_step(
     return 0;
 }
 
-int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct msr_list *msrs,
-    const struct vm_clock *clock, const struct vcpu_fixed *fixed, struct vcpu_state *ret,
-    struct thaw_error *error)
+/* An INIT disables the local APIC and masks its lines (SDM volume 3, "Local APIC State After It
+ * Receives an INIT"), and only what runs on the vCPU changes that. Who finds it otherwise knows
+ * that none was processed. Firmware leaves a line unmasked, a kernel enables it. */
+static bool may_be_after_init(const struct kvm_lapic_state *lapic)
+{
+    return !(lapic_register(lapic, LAPIC_SPURIOUS) & LAPIC_ENABLED) &&
+           (lapic_register(lapic, LAPIC_LVT_LINT1) & LAPIC_MASKED);
+}
+
+/* PAE paging without long mode: then there are page directory pointers, which only the newer call
+ * has. */
+static bool has_pointers(const struct kvm_sregs *sregs)
+{
+    return (sregs->cr0 & CR0_PG) && (sregs->cr4 & CR4_PAE) && !(sregs->efer & EFER_LMA);
+}
+
+/* Behind the local APIC. */
+static int save_registers(const struct kvm *kvm, int vcpu_fd, const struct kvm_sync_regs *left,
+    struct vcpu_state *ret, struct thaw_error *error)
+{
+    static const struct step regs = STEP(KVM_GET_REGS, regs, "reading a vCPU's registers");
+    int r = 0;
+    if (left && may_be_after_init(&ret->lapic))
+        left = NULL;
+    if (left)
+        ret->regs = left->regs;
+    else
+        r = run_step(vcpu_fd, &regs, ret, error);
+    if (left && !(kvm->sregs2 && has_pointers(&left->sregs)))
+        ret->sregs = (struct kvm_sregs2){SREGS_BOTH(&left->sregs)};
+    else if (r == 0)
+        r = save_sregs(kvm, vcpu_fd, ret, error);
+    return r;
+}
+
+int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct kvm_sync_regs *left,
+    const struct msr_list *msrs, const struct vm_clock *clock, const struct vcpu_fixed *fixed,
+    struct vcpu_state *ret, struct thaw_error *error)
 {
     static const struct step first = STEP(KVM_GET_MP_STATE, mp_state, "reading a vCPU's run state");
     static const struct step middle[] = {
-        STEP(KVM_GET_REGS, regs, "reading a vCPU's registers"),
         STEP(KVM_GET_DEBUGREGS, debugregs, "reading a vCPU's debug registers"),
         STEP(KVM_GET_LAPIC, lapic, "reading a vCPU's local APIC"),
     };
@@ -390,7 +439,7 @@ int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct msr_list *m
     for (size_t i = 0; i < ARRAY_SIZE(middle) && r == 0; i++)
         r = run_step(vcpu_fd, &middle[i], ret, error);
     if (r == 0)
-        r = save_sregs(kvm, vcpu_fd, ret, error);
+        r = save_registers(kvm, vcpu_fd, left, ret, error);
     if (r == 0)
         r = save_xsave(kvm, vcpu_fd, ret, error);
     if (r == 0 && kvm->xcrs)
@@ -482,13 +531,6 @@ int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fre
         return r;
     return restore_contents(
         kvm, vcpu_fd, same_cpuid ? fresh->state : NULL, state, scaled_now, tsc_advance, error);
-}
-
-static uint32_t lapic_register(const struct kvm_lapic_state *lapic, unsigned offset)
-{
-    uint32_t value;
-    memcpy(&value, lapic->regs + offset, sizeof(value));
-    return value;
 }
 
 bool lapic_masks_pic(const struct vcpu_state *state)

@@ -80,10 +80,11 @@ int vcpu_fixed_init(struct vcpu_fixed *fixed, uint32_t tsc_khz,
 void vcpu_fixed_fini(struct vcpu_fixed *fixed);
 
 /* Reads everything of a vCPU. On the vCPU's thread, or while that is parked; `clock` is the instant
- * for which the TSC is computed, the same for all vCPUs. */
-int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct msr_list *msrs,
-    const struct vm_clock *clock, const struct vcpu_fixed *fixed, struct vcpu_state *ret,
-    struct thaw_error *error);
+ * for which the TSC is computed, the same for all vCPUs. `left`: the KVM_LEFT_REGS of when it last
+ * left the guest; NULL: there are none. */
+int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct kvm_sync_regs *left,
+    const struct msr_list *msrs, const struct vm_clock *clock, const struct vcpu_fixed *fixed,
+    struct vcpu_state *ret, struct thaw_error *error);
 
 /* Reads the interrupt controllers and the timer. After the vCPUs. */
 int vm_chips_save(int vm_fd, struct vm_chips *ret, struct thaw_error *error);

@@ -18,6 +18,8 @@
 #define KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES (1ULL << 0)
 #endif
 
+#define RFLAGS_ALWAYS 2u /* a bit that is never clear (SDM volume 1, 3.4.3) */
+
 /* For how long an alert thread waits awake: about as long as setting or saving a VM's state takes.
  */
 #define ALERT_NS 250000u
@@ -358,6 +360,21 @@ void vcpu_alert(struct vcpu *vcpu)
     vcpu->alert = true;
     pthread_mutex_unlock(&vcpu->lock);
     pthread_cond_signal(&vcpu->order_changed);
+}
+
+/* KVM looks at the mask whenever it leaves the guest. */
+void vcpu_leave_regs(struct vcpu *vcpu, bool leave)
+{
+    if (leave)
+        vcpu->run->s.regs.regs.rflags = 0;
+    __atomic_store_n(
+        &vcpu->run->kvm_valid_regs, leave ? (uint64_t)KVM_LEFT_REGS : 0, __ATOMIC_SEQ_CST);
+}
+
+const struct kvm_sync_regs *vcpu_left_regs(const struct vcpu *vcpu)
+{
+    bool left = vcpu->run->kvm_valid_regs && vcpu->run->s.regs.regs.rflags & RFLAGS_ALWAYS;
+    return left ? &vcpu->run->s.regs : NULL;
 }
 
 void vcpu_forget(struct vcpu *vcpu)

@@ -503,16 +503,25 @@ static int pause_held(
     return r;
 }
 
+static void leave_regs(struct thaw_vm *vm, bool leave)
+{
+    for (uint32_t i = 0; i < vm->vcpu_count && vm->env->kvm.sync_regs; i++)
+        vcpu_leave_regs(&vm->vcpus[i], leave);
+}
+
 int vm_hold(struct thaw_vm *vm, bool *ret_was_running, struct thaw_error *error)
 {
     bool was_running;
     pthread_mutex_lock(&vm->api_lock);
     vm_alert(vm);
+    leave_regs(vm, true);
     int r = pause_held(vm, true, &was_running, error);
-    if (r < 0)
+    if (r < 0) {
+        leave_regs(vm, false);
         pthread_mutex_unlock(&vm->api_lock);
-    else
+    } else {
         *ret_was_running = was_running;
+    }
     return r;
 }
 
@@ -541,6 +550,7 @@ int vm_hold_still(struct thaw_vm *vm, struct thaw_error *error)
 
 void vm_release(struct thaw_vm *vm, bool run)
 {
+    leave_regs(vm, false);
     if (run)
         run_from(vm, THAW_VM_PAUSED);
     pthread_mutex_unlock(&vm->api_lock);
