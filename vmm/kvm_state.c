@@ -386,9 +386,10 @@ static int run_step(
     return 0;
 }
 
-/* An INIT disables the local APIC and masks its lines (SDM volume 3, "Local APIC State After It
- * Receives an INIT"), and only what runs on the vCPU changes that. Who finds it otherwise knows
- * that none was processed. Firmware leaves a line unmasked, a kernel enables it. */
+/* An INIT disables the local APIC and masks its lines (SDM volume 3, "Local APIC State After an
+ * INIT Reset"), and until the vCPU runs nothing changes that. Who finds it otherwise knows that
+ * none was processed, nor a SIPI, which needs an INIT before it. Firmware leaves a line unmasked, a
+ * kernel enables it. */
 static bool may_be_after_init(const struct kvm_lapic_state *lapic)
 {
     return !(lapic_register(lapic, LAPIC_SPURIOUS) & LAPIC_ENABLED) &&

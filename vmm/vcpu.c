@@ -147,10 +147,17 @@ static void note_first(_Atomic uint64_t *when_ns)
         atomic_store_explicit(when_ns, timing_now_ns(), memory_order_relaxed);
 }
 
+/* What is stored by the next KVM_RUN has a bit that tells. */
+static void forget_left_regs(struct vcpu *vcpu)
+{
+    __atomic_store_n(&vcpu->run->s.regs.regs.rflags, 0, __ATOMIC_RELAXED);
+}
+
 /* Enters the guest once. False if the vCPU was kicked instead of making an exit of its own. */
 static bool enter(struct vcpu *vcpu)
 {
     vcpu->completion_pending = false;
+    forget_left_regs(vcpu);
     note_first(&vcpu->first_run_ns);
     int r = ioctl(vcpu->fd, KVM_RUN, 0);
     if (r == 0)
@@ -362,11 +369,11 @@ void vcpu_alert(struct vcpu *vcpu)
     pthread_cond_signal(&vcpu->order_changed);
 }
 
-/* KVM looks at the mask whenever it leaves the guest. */
+/* KVM looks at the mask whenever KVM_RUN ends, also one that only finishes an instruction. */
 void vcpu_leave_regs(struct vcpu *vcpu, bool leave)
 {
     if (leave)
-        vcpu->run->s.regs.regs.rflags = 0;
+        forget_left_regs(vcpu);
     __atomic_store_n(
         &vcpu->run->kvm_valid_regs, leave ? (uint64_t)KVM_LEFT_REGS : 0, __ATOMIC_SEQ_CST);
 }

@@ -84,12 +84,13 @@ bool vcpu_is_parked(struct vcpu *vcpu);
 /* An order to run is about to come. Before or after it parks; costs time only if none comes. */
 void vcpu_alert(struct vcpu *vcpu);
 
-/* Has KVM leave registers in the run area each time the vCPU leaves the guest, where they can be
- * read sooner than by two calls; until told otherwise. On hosts that can (struct kvm), and before
- * the order to park. */
+/* Has KVM leave registers in the run area each time KVM_RUN ends, where they can be read sooner
+ * than by two calls; until told otherwise, which is only when the vCPU is parked or will not run
+ * again. On hosts that can (struct kvm), and before the order to park. */
 void vcpu_leave_regs(struct vcpu *vcpu, bool leave);
 
-/* The registers of a parked vCPU that KVM has left since then; NULL: it did not run. */
+/* The registers that the last KVM_RUN of a parked vCPU left, if it was since vcpu_leave_regs; NULL:
+ * none. */
 const struct kvm_sync_regs *vcpu_left_regs(const struct vcpu *vcpu);
 
 /* Counts and times begin anew. It is parked. */
