@@ -32,7 +32,8 @@
 // Restoring again, into vCPUs that ran but are parked: the same, with less and more.
 //   CPUID, TSC_KHZ   have not changed, since no guest can; KVM forbids setting them again
 //   MP_STATE      is read first: INIT and SIPI that were on their way are then processed, and what
-//                 they do is overwritten instead of overwriting
+//                 they do is overwritten instead of overwriting. What it is already is not set:
+//                 then a paravirtual kick may be left, which wakes a halt once too often
 //   SREGS         twice, with CR0.TS the other way round first: translations that a vCPU has cached
 //                 outlive an exchange of the page tables' bytes, and KVM drops them only if a
 //                 control register changes
@@ -477,11 +478,21 @@ static const struct vcpu_state *known_lapic(
     return known && known->sregs.apic_base == state->sregs.apic_base ? known : NULL;
 }
 
+/* NULL: it may have any. */
+static int set_mp_state(int vcpu_fd, const struct vcpu_state *state, const struct kvm_mp_state *has,
+    struct thaw_error *error)
+{
+    if (has && has->mp_state == state->mp_state.mp_state)
+        return 0;
+    struct kvm_mp_state copy = state->mp_state;
+    if (ioctl(vcpu_fd, KVM_SET_MP_STATE, &copy) < 0)
+        return failed("setting a vCPU's run state", error);
+    return 0;
+}
+
 static int restore_registers(const struct kvm *kvm, int vcpu_fd, struct vcpu_state *state,
     const struct vcpu_state *known, struct thaw_error *error)
 {
-    static const struct step mp_state =
-        STEP(KVM_SET_MP_STATE, mp_state, "setting a vCPU's run state");
     static const struct step regs = STEP(KVM_SET_REGS, regs, "setting a vCPU's registers");
     static const struct step xcrs =
         STEP(KVM_SET_XCRS, xcrs, "setting a vCPU's extended control registers");
@@ -489,9 +500,7 @@ static int restore_registers(const struct kvm *kvm, int vcpu_fd, struct vcpu_sta
         STEP(KVM_SET_DEBUGREGS, debugregs, "setting a vCPU's debug registers");
     static const struct step lapic = STEP(KVM_SET_LAPIC, lapic, "setting a vCPU's local APIC");
 
-    int r = run_step_if_new(vcpu_fd, &mp_state, state, known, error);
-    if (r == 0)
-        r = run_step(vcpu_fd, &regs, state, error);
+    int r = run_step(vcpu_fd, &regs, state, error);
     if (r == 0)
         r = restore_sregs(kvm, vcpu_fd, state, 0, error);
     if (r == 0 && state->xcrs.nr_xcrs > 0)
@@ -503,7 +512,8 @@ static int restore_registers(const struct kvm *kvm, int vcpu_fd, struct vcpu_sta
     return r < 0 ? r : run_step_if_new(vcpu_fd, &lapic, state, known_lapic(known, state), error);
 }
 
-/* All but what a vCPU is. known: what it has already; NULL: it may have anything. */
+/* All but what a vCPU is, and whether it runs. known: what it has already; NULL: it may have
+ * anything. */
 static int restore_contents(const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *known,
     const struct vcpu_state *state, uint64_t scaled_now, uint64_t tsc_advance,
     struct thaw_error *error)
@@ -528,10 +538,10 @@ int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fre
     int r = same_cpuid ? 0 : set_cpuid(vcpu_fd, state, error);
     if (r == 0)
         r = restore_tsc_khz(kvm, vcpu_fd, fresh->tsc_khz, state->tsc_khz, error);
-    if (r < 0)
-        return r;
-    return restore_contents(
-        kvm, vcpu_fd, same_cpuid ? fresh->state : NULL, state, scaled_now, tsc_advance, error);
+    const struct vcpu_state *known = same_cpuid ? fresh->state : NULL;
+    if (r == 0)
+        r = set_mp_state(vcpu_fd, state, known ? &known->mp_state : NULL, error);
+    return r < 0 ? r : restore_contents(kvm, vcpu_fd, known, state, scaled_now, tsc_advance, error);
 }
 
 bool lapic_masks_pic(const struct vcpu_state *state)
@@ -555,10 +565,12 @@ static int change_timer_mode(int vcpu_fd, const struct vcpu_state *state, struct
 int vcpu_state_reset(const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *state,
     uint64_t scaled_now, uint64_t tsc_advance, struct thaw_error *error)
 {
-    struct kvm_mp_state ignored;
-    if (ioctl(vcpu_fd, KVM_GET_MP_STATE, &ignored) < 0)
+    struct kvm_mp_state now;
+    if (ioctl(vcpu_fd, KVM_GET_MP_STATE, &now) < 0)
         return failed("reading a vCPU's run state", error);
-    int r = restore_sregs(kvm, vcpu_fd, state, CR0_TS, error);
+    int r = set_mp_state(vcpu_fd, state, &now, error);
+    if (r == 0)
+        r = restore_sregs(kvm, vcpu_fd, state, CR0_TS, error);
     if (r == 0)
         r = change_timer_mode(vcpu_fd, state, error);
     return r < 0 ? r : restore_contents(kvm, vcpu_fd, NULL, state, scaled_now, tsc_advance, error);
