@@ -66,9 +66,12 @@ static int capture_instant(struct capture *capture, struct thaw_error *error)
     int r = vm_hold(capture->vm, &was_running, error);
     if (r < 0)
         return r;
+    if (!was_running)
+        pack_writer_go_direct(capture->writer);
     r = capture_held(capture, error);
     bool kill = capture->flags & THAW_SNAPSHOT_KILL;
     vm_release(capture->vm, was_running && (r < 0 || !kill));
+    pack_writer_go_direct(capture->writer);
     capture->kept_from_running = r == 0 && was_running && kill;
     if (was_running)
         capture->result.pause_ns = timing_now_ns() - start;

@@ -54,8 +54,10 @@ static int write_pack(struct capture *capture, struct thaw_job *job, struct thaw
     const struct pack_write_options options = {.id = capture->pack_id};
     r = pack_writer_open(
         store_creation_packs_dirfd(capture->creation), name, &options, &capture->writer, error);
-    if (r == 0)
+    if (r == 0) {
+        pack_writer_go_direct(capture->writer);
         r = copy_spaces(capture, job, error);
+    }
     return r < 0 ? r : pack_writer_finish(take_ptr(capture->writer), &capture->totals, error);
 }
 

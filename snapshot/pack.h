@@ -54,6 +54,11 @@ int pack_writer_open_fd(int fd, const char *name, const struct pack_write_option
 int pack_writer_add(struct pack_writer *writer, unsigned space, uint64_t page, const void *bytes,
     uint64_t *ret_pack_page, struct thaw_error *error);
 
+/* Until this is called, what is written goes through the page cache, so that whoever adds pages
+ * while a guest stands still waits for no disk; from then on past it, where that can be and the
+ * pack is large. Any thread. */
+void pack_writer_go_direct(struct pack_writer *writer);
+
 /* Completes the pack, makes it durable and frees the writer, whatever comes out. A pack for which
  * this has failed is worthless; in particular, a failed fsync must not be tried again. */
 int pack_writer_finish(

@@ -2,6 +2,7 @@
 // Ordered output of a pack through io_uring or write(). Knows nothing of frames.
 
 #include "pack_output.h"
+#include "format.h"
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
@@ -9,7 +10,7 @@
 int pack_output_init(
     struct pack_output *output, int fd, const char *name, bool want_ring, struct thaw_error *error)
 {
-    *output = (struct pack_output){.fd = fd};
+    *output = (struct pack_output){.fd = fd, .direct_fd = -1};
     struct stat st;
     if (fstat(fd, &st) < 0)
         return error_errno(error, errno, "examining pack '%s'", name);
@@ -34,25 +35,56 @@ static int report(const struct pack_output *output, int err, struct thaw_error *
     return error_errno(error, err, "writing pack '%s'%s", output->name, remedy);
 }
 
+void pack_output_go_direct(struct pack_output *output)
+{
+    atomic_store(&output->may_direct, true);
+}
+
+/* Where a piece, or what is left of it, is to be written. Whole ones only may go past the page
+ * cache, at multiples of their size: that is an offset and a size for every file system. */
+static int choose_fd(struct pack_output *output, struct pack_output_piece *piece)
+{
+    piece->direct = false;
+    if (!atomic_load(&output->may_direct) || output->no_direct || !output->seekable ||
+        piece->file_off < PACK_OUTPUT_CACHED_BYTES ||
+        piece->file_off % PACK_OUTPUT_PIECE_BYTES != 0 || piece->used < PACK_OUTPUT_PIECE_BYTES ||
+        piece->written > 0)
+        return output->fd;
+    if (output->direct_fd < 0) {
+        char path[40];
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", output->fd);
+        output->direct_fd = open(path, O_WRONLY | O_DIRECT | O_CLOEXEC);
+        output->no_direct = output->direct_fd < 0;
+    }
+    piece->direct = output->direct_fd >= 0;
+    return piece->direct ? output->direct_fd : output->fd;
+}
+
 /* Accounts for a write that returned `result`. The piece may need another one. */
 static int advance(struct pack_output *output, struct pack_output_piece *piece, ssize_t result,
     struct thaw_error *error)
 {
     if (result == -EINTR || result == -EAGAIN)
         return 0;
+    /* A file system that takes O_DIRECT, but not like this. */
+    if (result == -EINVAL && piece->direct) {
+        output->no_direct = true;
+        return 0;
+    }
     if (result <= 0)
         return report(output, result < 0 ? (int)-result : EIO, error);
     piece->written += (size_t)result;
     return 0;
 }
 
-static ssize_t write_some(const struct pack_output *output, const struct pack_output_piece *piece)
+static ssize_t write_some(struct pack_output *output, struct pack_output_piece *piece)
 {
     const uint8_t *bytes = piece->bytes + piece->written;
     size_t count = piece->used - piece->written;
+    int fd = choose_fd(output, piece);
     ssize_t n = output->seekable
-                    ? pwrite(output->fd, bytes, count, (off_t)(piece->file_off + piece->written))
-                    : write(output->fd, bytes, count);
+                    ? pwrite(fd, bytes, count, (off_t)(piece->file_off + piece->written))
+                    : write(fd, bytes, count);
     if (n >= 0)
         return n;
     int err = errno;
@@ -70,7 +102,7 @@ static int start_write(
     struct io_uring_sqe *sqe = io_uring_get_sqe(&output->ring);
     if (!sqe)
         return report(output, EBUSY, error);
-    io_uring_prep_write(sqe, output->fd, piece->bytes + piece->written,
+    io_uring_prep_write(sqe, choose_fd(output, piece), piece->bytes + piece->written,
         (unsigned)(piece->used - piece->written), piece->file_off + piece->written);
     io_uring_sqe_set_data(sqe, piece);
     int r;
@@ -156,7 +188,7 @@ static int begin_piece(struct pack_output *output, struct thaw_error *error)
     }
     struct pack_output_piece *piece = output->filling;
     if (!piece->bytes)
-        piece->bytes = malloc(PACK_OUTPUT_PIECE_BYTES);
+        piece->bytes = aligned_alloc(FORMAT_PAGE_BYTES, PACK_OUTPUT_PIECE_BYTES);
     if (!piece->bytes)
         return error_errno(error, ENOMEM, "writing pack '%s'", output->name);
     piece->used = 0;
@@ -227,7 +259,9 @@ void pack_output_fini(struct pack_output *output)
         free(output->pieces[i].bytes);
     if (output->fd >= 0)
         close(output->fd);
+    if (output->direct_fd >= 0)
+        close(output->direct_fd);
     check_stream_free(output->digest);
     free(output->name);
-    *output = (struct pack_output){.fd = -1};
+    *output = (struct pack_output){.fd = -1, .direct_fd = -1};
 }

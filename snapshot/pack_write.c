@@ -474,6 +474,11 @@ int pack_writer_add(struct pack_writer *writer, unsigned space, uint64_t page, c
     return 0;
 }
 
+void pack_writer_go_direct(struct pack_writer *writer)
+{
+    pack_output_go_direct(&writer->output);
+}
+
 /* After this, `entries` is the frame table with the slot table behind it. */
 static int write_tables(struct pack_writer *writer, struct thaw_error *error)
 {

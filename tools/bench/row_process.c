@@ -191,7 +191,10 @@ static int run_guest(
     size_t count = add_thaw(bench, guest, store, modes);
     if (bench->peer_qemu)
         r = add_qemu(bench, guest, &modes[count++], error);
-    return r < 0 ? r : rows_run_modes(bench, row, modes, count, &rounds, error);
+    if (r < 0)
+        return r;
+    scratch_warm_cache(store); /* QEMU's file is there, too */
+    return rows_run_modes(bench, row, modes, count, &rounds, error);
 }
 
 int row_process(struct bench *bench, const char *row, struct thaw_error *error)
