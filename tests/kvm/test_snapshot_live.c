@@ -2,6 +2,7 @@
 // Snapshots of guests that write all the time: each must be of one instant.
 #include "../../guest/seqwrite/layout.h"
 #include "guest.h"
+#include "pack.h"
 #include "vm.h"
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -47,6 +48,23 @@ static void clean_up(void)
     unlink(disk_path);
     snprintf(command, sizeof(command), "rm -rf %s", store_path);
     cr_assert_eq(system(command), 0);
+}
+
+/* The linker sends the library's calls here: whether a guest was kept from running at that time. */
+static struct thaw_vm *watched;
+static atomic_uint direct_while_held, direct_while_free;
+
+void __real_pack_writer_go_direct(struct pack_writer *writer);
+void __wrap_pack_writer_go_direct(struct pack_writer *writer);
+void __wrap_pack_writer_go_direct(struct pack_writer *writer)
+{
+    if (watched && pthread_mutex_trylock(&watched->api_lock) == 0) {
+        pthread_mutex_unlock(&watched->api_lock);
+        direct_while_free++;
+    } else if (watched) {
+        direct_while_held++;
+    }
+    __real_pack_writer_go_direct(writer);
 }
 
 TestSuite(snapshot_live, .init = prepare, .fini = clean_up);
@@ -278,6 +296,23 @@ Test(snapshot_live, a_vm_that_is_paused_stopped_or_killed_meanwhile_is_what_its_
     int r = thaw_job_wait(job, -1, &error);
     cr_assert(r == 0 || r == THAW_ESTATE, "%s", error.message);
     thaw_job_free(job);
+    guest_free(&source);
+}
+
+/* A guest that would run is not held until a disk has taken what was copied. */
+Test(snapshot_live, only_a_guest_that_was_paused_anyway_waits_for_the_disk)
+{
+    static struct guest source;
+    start(&source, "pages=64 disk_pages=16");
+    watched = source.vm;
+    take(&source, "live", 0);
+    take(&source, "copied", THAW_SNAPSHOT_STOP_AND_COPY);
+    cr_assert_eq(direct_while_held, 0);
+    cr_assert_eq(direct_while_free, 2);
+    cr_assert_eq(thaw_vm_pause(source.vm, NULL), 0);
+    take(&source, "paused", 0);
+    cr_assert_eq(direct_while_held, 1);
+    watched = NULL;
     guest_free(&source);
 }
 
