@@ -4,9 +4,9 @@
  * several may be under way at once where io_uring allows that. Belongs to one thread at a time.
  *
  * Once nobody waits for room (pack_output_go_direct), what comes after the first megabytes is
- * written past the page cache where the file system can (O_DIRECT). Copying it there costs a fifth
- * of what compressing it does, and more where memory has to be got first, and a large snapshot
- * would drive out of the cache what others are restored from.
+ * written past the page cache where the file system can (O_DIRECT). Copying it there costs up to a
+ * quarter of what compressing it does, most of it where memory has to be got first, and a large
+ * snapshot would drive out of the cache what others are restored from.
  */
 #ifndef SNAPSHOT_PACK_OUTPUT_H
 #define SNAPSHOT_PACK_OUTPUT_H
