@@ -26,6 +26,7 @@ struct floor_vm {
     uint64_t ram_bytes;
     bool has_cpuid;    /* it is set, and is the same for all guests of this host */
     bool used;         /* has run: its state is not a new VM's any more */
+    bool left_regs;    /* registers and events are in *run (KVM_CAP_SYNC_REGS) */
     const char *input; /* of its serial port, borrowed; NULL: none */
 };
 

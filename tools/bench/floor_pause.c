@@ -6,15 +6,34 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
+/* Of the last pages of memory: those that are copied, and all there are at first. */
+static int clear_log(struct floor_pause *pause, uint64_t pages, struct thaw_error *error)
+{
+    uint64_t all = pause->image.bytes / PAGE_BYTES;
+    uint64_t first = (all - MIN(pages, all)) / 64 * 64;
+    struct kvm_clear_dirty_log clear = {.first_page = first,
+        .num_pages = (uint32_t)(all - first),
+        .dirty_bitmap = pause->bitmap + first / 8};
+    if (pages > 0 && ioctl(pause->vm.fd, KVM_CLEAR_DIRTY_LOG, &clear) < 0)
+        return bench_errno(error, "clearing a dirty log by hand");
+    return 0;
+}
+
 static int read_log(struct floor_pause *pause, struct thaw_error *error)
 {
     struct kvm_dirty_log log = {.dirty_bitmap = pause->bitmap};
-    struct kvm_clear_dirty_log clear = {
-        .num_pages = (uint32_t)(pause->image.bytes / PAGE_BYTES), .dirty_bitmap = pause->bitmap};
-    if (ioctl(pause->vm.fd, KVM_GET_DIRTY_LOG, &log) < 0 ||
-        ioctl(pause->vm.fd, KVM_CLEAR_DIRTY_LOG, &clear) < 0)
+    if (ioctl(pause->vm.fd, KVM_GET_DIRTY_LOG, &log) < 0)
         return bench_errno(error, "reading a dirty log by hand");
     return 0;
+}
+
+/* As where the guest has run until now: its vCPU leaves what it can in memory. */
+static int stop_vcpu(struct floor_pause *pause, struct thaw_error *error)
+{
+    pause->vm.run->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
+    int r = floor_vm_finish_io(&pause->vm, error);
+    pause->vm.left_regs = r == 0;
+    return r;
 }
 
 int floor_pause_make(struct bench *bench, const struct recipe *recipe, struct floor_pause *ret,
@@ -36,21 +55,36 @@ int floor_pause_make(struct bench *bench, const struct recipe *recipe, struct fl
     if (r == 0)
         r = floor_state_restore(&ret->vm, &ret->image.state, error);
     /* The first reading has every page in it. */
-    return r < 0 ? r : read_log(ret, error);
+    if (r == 0)
+        r = read_log(ret, error);
+    return r < 0 ? r : clear_log(ret, UINT64_MAX, error);
 }
 
-/* The data is at the end of memory. */
+static int save(struct floor_pause *pause, uint64_t bytes, struct thaw_error *error)
+{
+    int r = floor_state_save(&pause->vm, pause->image.kvm_fd, &pause->image.state, error);
+    if (r == 0)
+        r = read_log(pause, error);
+    if (r == 0)
+        r = clear_log(pause, bytes / PAGE_BYTES, error);
+    memcpy(pause->copy, pause->ram + pause->image.bytes - bytes, bytes);
+    /* The copy is wanted, though nobody reads it. */
+    __asm__ volatile("" : : "r"(pause->copy) : "memory");
+    return r;
+}
+
+/* The data is at the end of memory. What it takes is in the caches, as what thaw takes. */
 int floor_pause_run(
     struct floor_pause *pause, uint64_t pages, uint64_t *ret_ns, struct thaw_error *error)
 {
     uint64_t bytes = MIN(pages, pause->pages_max) * PAGE_BYTES;
-    uint64_t start_ns = now_ns();
-    int r = floor_state_save(&pause->vm, pause->image.kvm_fd, &pause->image.state, error);
+    int r = stop_vcpu(pause, error);
     if (r == 0)
-        r = read_log(pause, error);
-    memcpy(pause->copy, pause->ram + pause->image.bytes - bytes, bytes);
-    /* The copy is wanted, though nobody reads it. */
-    __asm__ volatile("" : : "r"(pause->copy) : "memory");
+        r = save(pause, bytes, error);
+    if (r < 0)
+        return r;
+    uint64_t start_ns = now_ns();
+    r = save(pause, bytes, error);
     *ret_ns = now_ns() - start_ns;
     return r;
 }

@@ -53,19 +53,35 @@ static int save_msrs(const struct floor_vm *vm, int kvm_fd, struct floor_state *
     return 0;
 }
 
+static bool is_left(const struct step *step)
+{
+    return step->get == KVM_GET_REGS || step->get == KVM_GET_SREGS;
+}
+
+static void take_left(const struct floor_vm *vm, struct floor_state *ret)
+{
+    ret->regs = vm->run->s.regs.regs;
+    ret->sregs = vm->run->s.regs.sregs;
+    ret->events = vm->run->s.regs.events;
+}
+
 int floor_state_save(
     const struct floor_vm *vm, int kvm_fd, struct floor_state *ret, struct thaw_error *error)
 {
-    bool again = ret->msrs.head.nmsrs > 0; /* then it is known which there are */
+    bool again = ret->msrs.head.nmsrs > 0; /* then MSRs and CPUID are known: those stay */
     int r = ioctl(vm->fd, KVM_GET_CLOCK, &ret->clock);
     for (size_t i = 0; i < ARRAY_SIZE(steps) && r >= 0; i++)
-        r = ioctl(vm->vcpu_fd, steps[i].get, (char *)ret + steps[i].offset);
-    ret->cpuid.head.nent = FLOOR_CPUID_MAX;
-    if (r >= 0)
+        if (!vm->left_regs || !is_left(&steps[i]))
+            r = ioctl(vm->vcpu_fd, steps[i].get, (char *)ret + steps[i].offset);
+    if (vm->left_regs)
+        take_left(vm, ret);
+    if (r >= 0 && !again) {
+        ret->cpuid.head.nent = FLOOR_CPUID_MAX;
         r = ioctl(vm->vcpu_fd, KVM_GET_CPUID2, &ret->cpuid);
+    }
     if (r >= 0)
         r = again ? ioctl(vm->vcpu_fd, KVM_GET_MSRS, &ret->msrs) : save_msrs(vm, kvm_fd, ret);
-    if (r >= 0)
+    if (r >= 0 && !vm->left_regs)
         r = ioctl(vm->vcpu_fd, last_step.get, (char *)ret + last_step.offset);
     if (r >= 0)
         r = ioctl(vm->fd, KVM_GET_PIT2, &ret->pit);

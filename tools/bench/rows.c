@@ -56,6 +56,12 @@ static void shuffle(size_t *order, size_t count, uint32_t *state)
     }
 }
 
+void stay_awake(void)
+{
+    for (uint64_t end_ns = now_ns() + 500000; now_ns() < end_ns;)
+        ;
+}
+
 int rows_run_modes(struct bench *bench, const char *row, const struct mode *modes, size_t count,
     const struct rounds *rounds, struct thaw_error *error)
 {

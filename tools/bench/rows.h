@@ -49,6 +49,10 @@ struct rounds {
 int rows_run_modes(struct bench *bench, const char *row, const struct mode *modes, size_t count,
     const struct rounds *rounds, struct thaw_error *error);
 
+/* What a thread has done just before makes a difference of a tenth: all samples of what takes less
+ * than some milliseconds begin with half a millisecond of work. A timeline's start is behind it. */
+void stay_awake(void);
+
 int row_capture(struct bench *bench, const char *row, struct thaw_error *error);
 int row_pool(struct bench *bench, const char *row, struct thaw_error *error);
 int row_restore(struct bench *bench, const char *row, struct thaw_error *error);

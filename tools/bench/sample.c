@@ -10,13 +10,6 @@
 
 /* --- What both note --------------------------------------------------------------------------- */
 
-/* What a thread has done just before makes a difference of a tenth: all begin awake. */
-static void stay_awake(void)
-{
-    for (uint64_t end_ns = now_ns() + 500000; now_ns() < end_ns;)
-        ;
-}
-
 struct timeline timeline_start(void)
 {
     stay_awake();
