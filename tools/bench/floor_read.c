@@ -9,20 +9,21 @@
 #include <sys/mman.h>
 #include <zstd.h>
 
-#define FRAME_BYTES    (16 * PAGE_BYTES)
-#define FRAMES_AT_ONCE 64 /* in one read */
-#define LEVEL          1
-#define THREADS_MAX    64
+#define FRAME_BYTES_MAX (64 * PAGE_BYTES)
+#define READ_BYTES      MIB       /* at once */
+#define AHEAD_BYTES     (8 * MIB) /* that the kernel is told to read meanwhile */
+#define THREADS_MAX     64
 
 /* --- Making ----------------------------------------------------------------------------------- */
 
 static int add_frame(struct floor_frames *frames, uint64_t number, int from, int to, uint64_t *end,
     struct thaw_error *error)
 {
-    static char raw[FRAME_BYTES], stored[2 * FRAME_BYTES];
-    if (pread(from, raw, FRAME_BYTES, (off_t)(number * FRAME_BYTES)) != FRAME_BYTES)
+    static char raw[FRAME_BYTES_MAX], stored[2 * FRAME_BYTES_MAX];
+    size_t bytes = frames->frame_bytes;
+    if (pread(from, raw, bytes, (off_t)(number * bytes)) != (ssize_t)bytes)
         return bench_errno(error, "reading the guests' data");
-    size_t count = ZSTD_compress(stored, sizeof(stored), raw, FRAME_BYTES, LEVEL);
+    size_t count = ZSTD_compress(stored, sizeof(stored), raw, bytes, frames->level);
     if (ZSTD_isError(count) || pwrite(to, stored, count, (off_t)*end) != (ssize_t)count)
         return bench_errno(error, "writing %s", frames->path);
     frames->file_off[number] = *end;
@@ -32,9 +33,11 @@ static int add_frame(struct floor_frames *frames, uint64_t number, int from, int
 }
 
 int floor_frames_make(const struct bench *bench, const char *name, const char *data_path,
-    uint64_t data_bytes, struct floor_frames *ret, struct thaw_error *error)
+    uint64_t data_bytes, size_t frame_bytes, int level, struct floor_frames *ret,
+    struct thaw_error *error)
 {
-    *ret = (struct floor_frames){.count = data_bytes / FRAME_BYTES};
+    *ret = (struct floor_frames){
+        .count = data_bytes / frame_bytes, .frame_bytes = frame_bytes, .level = level};
     int r = scratch_path(bench, name, ret->path, sizeof(ret->path), error);
     if (r < 0)
         return r;
@@ -65,21 +68,46 @@ struct job {
     const struct floor_frames *frames;
     int file;
     int memfd;
-    atomic_ullong next;
+    pthread_mutex_t lock; /* guards next */
+    uint64_t next;
     atomic_bool failed;
 };
 
-static bool fill(struct job *job, uint64_t first, char *stored, char *raw)
+/* What a thread has. */
+struct reader {
+    ZSTD_DCtx *context;
+    char *stored, *raw;
+};
+
+/* The next frames that are read at once. False: there are none. */
+static bool take(struct job *job, uint64_t *ret_first, uint64_t *ret_end, size_t *ret_bytes)
 {
     const struct floor_frames *frames = job->frames;
-    uint64_t last = MIN(first + FRAMES_AT_ONCE, frames->count) - 1;
-    size_t count =
-        (size_t)(frames->file_off[last] + frames->stored_bytes[last] - frames->file_off[first]);
-    if (pread(job->file, stored, count, (off_t)frames->file_off[first]) != (ssize_t)count)
+    *ret_bytes = 0;
+    pthread_mutex_lock(&job->lock);
+    *ret_first = job->next;
+    while (job->next < frames->count && *ret_bytes + frames->stored_bytes[job->next] <= READ_BYTES)
+        *ret_bytes += frames->stored_bytes[job->next++];
+    *ret_end = job->next;
+    pthread_mutex_unlock(&job->lock);
+    return *ret_end > *ret_first;
+}
+
+static bool fill(
+    struct job *job, uint64_t first, uint64_t end, size_t bytes, const struct reader *reader)
+{
+    const struct floor_frames *frames = job->frames;
+    const char *stored = reader->stored;
+    off_t at = (off_t)frames->file_off[first];
+    if (pread(job->file, reader->stored, bytes, at) != (ssize_t)bytes)
         return false;
-    for (uint64_t i = first; i <= last; i++) {
-        if (ZSTD_decompress(raw, FRAME_BYTES, stored, frames->stored_bytes[i]) != FRAME_BYTES ||
-            pwrite(job->memfd, raw, FRAME_BYTES, (off_t)(i * FRAME_BYTES)) != FRAME_BYTES)
+    posix_fadvise(job->file, at + (off_t)bytes, AHEAD_BYTES, POSIX_FADV_WILLNEED);
+    for (uint64_t i = first; i < end; i++) {
+        size_t raw_bytes = frames->frame_bytes;
+        if (ZSTD_decompressDCtx(reader->context, reader->raw, raw_bytes, stored,
+                frames->stored_bytes[i]) != raw_bytes ||
+            pwrite(job->memfd, reader->raw, raw_bytes, (off_t)(i * raw_bytes)) !=
+                (ssize_t)raw_bytes)
             return false;
         stored += frames->stored_bytes[i];
     }
@@ -89,18 +117,19 @@ static bool fill(struct job *job, uint64_t first, char *stored, char *raw)
 static void *work(void *arg)
 {
     struct job *job = arg;
-    char *stored = malloc((size_t)FRAMES_AT_ONCE * 2 * FRAME_BYTES), *raw = malloc(FRAME_BYTES);
-    while (stored && raw && !atomic_load(&job->failed)) {
-        uint64_t first = atomic_fetch_add(&job->next, FRAMES_AT_ONCE);
-        if (first >= job->frames->count)
-            break;
-        if (!fill(job, first, stored, raw))
-            atomic_store(&job->failed, true);
-    }
-    if (!stored || !raw)
+    struct reader reader = {
+        ZSTD_createDCtx(), malloc(READ_BYTES), malloc(job->frames->frame_bytes)};
+    bool ready = reader.context && reader.stored && reader.raw;
+    uint64_t first, end;
+    size_t bytes;
+    if (!ready)
         atomic_store(&job->failed, true);
-    free(stored);
-    free(raw);
+    while (!atomic_load(&job->failed) && take(job, &first, &end, &bytes))
+        if (!fill(job, first, end, bytes, &reader))
+            atomic_store(&job->failed, true);
+    ZSTD_freeDCtx(reader.context);
+    free(reader.stored);
+    free(reader.raw);
     return NULL;
 }
 
@@ -112,9 +141,10 @@ int floor_frames_read(
     uint64_t start = now_ns();
     _cleanup_close_ int file = open(frames->path, O_RDONLY | O_CLOEXEC);
     _cleanup_close_ int memfd = memfd_create("thaw-bench", MFD_CLOEXEC);
-    if (file < 0 || memfd < 0 || ftruncate(memfd, (off_t)(frames->count * FRAME_BYTES)) < 0)
+    if (file < 0 || memfd < 0 || ftruncate(memfd, (off_t)(frames->count * frames->frame_bytes)) < 0)
         return bench_errno(error, "opening %s", frames->path);
-    struct job job = {.frames = frames, .file = file, .memfd = memfd};
+    struct job job = {
+        .frames = frames, .file = file, .memfd = memfd, .lock = PTHREAD_MUTEX_INITIALIZER};
     while (started + 1 < MIN(threads, (unsigned)THREADS_MAX) &&
            pthread_create(&others[started], NULL, work, &job) == 0)
         started++;

@@ -12,11 +12,14 @@ struct floor_frames {
     uint32_t *stored_bytes; /* of each */
     uint64_t *file_off;
     uint64_t count;
+    size_t frame_bytes; /* uncompressed */
+    int level;
 };
 
 /* Compresses the first data_bytes of a file into frames in a file of the scratch directory. */
 int floor_frames_make(const struct bench *bench, const char *name, const char *data_path,
-    uint64_t data_bytes, struct floor_frames *ret, struct thaw_error *error);
+    uint64_t data_bytes, size_t frame_bytes, int level, struct floor_frames *ret,
+    struct thaw_error *error);
 void floor_frames_free(struct floor_frames *frames);
 
 /* How long it takes to have it all in memory. */

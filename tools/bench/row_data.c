@@ -12,6 +12,12 @@
 #define DATA_MIB_QUICK 48
 #define WS_MIB_QUICK   8
 
+/* As thaw stores what is in a snapshot, and what was recorded. */
+#define FRAME_BYTES     (16 * PAGE_BYTES)
+#define LEVEL           1
+#define HOT_FRAME_BYTES (64 * PAGE_BYTES)
+#define HOT_LEVEL       3
+
 struct data {
     struct fixture fixture;
     struct floor_image image;
@@ -33,6 +39,7 @@ static int sample_read(
         return r;
     if (!how->cold)
         scratch_warm_cache(how->frames->path);
+    stay_awake();
     read = scratch_bytes_read();
     cpu = cpu_ns();
     r = floor_frames_read(how->frames, bench->cpus, &ns, error);
@@ -131,11 +138,12 @@ static int prepare(struct bench *bench, struct data *data, struct thaw_error *er
     if (r == 0)
         r = fixture_open_image(bench, &data->fixture, error);
     if (r == 0)
-        r = floor_frames_make(
-            bench, "frames-all", recipe.initrd, (uint64_t)data_mib * MIB, &data->all, error);
-    return r < 0 ? r
-                 : floor_frames_make(bench, "frames-hot", recipe.initrd, (uint64_t)ws_mib * MIB,
-                       &data->hot, error);
+        r = floor_frames_make(bench, "frames-all", recipe.initrd, (uint64_t)data_mib * MIB,
+            FRAME_BYTES, LEVEL, &data->all, error);
+    if (r == 0)
+        r = floor_frames_make(bench, "frames-hot", recipe.initrd, (uint64_t)ws_mib * MIB,
+            HOT_FRAME_BYTES, HOT_LEVEL, &data->hot, error);
+    return r;
 }
 
 int row_data(struct bench *bench, const char *row, struct thaw_error *error)
