@@ -149,7 +149,7 @@ static bool want_qemu(const struct bench_options *options, bool all)
     const char *const argv[] = {"qemu-system-x86_64", "--version", NULL};
     if (options->peer != PEER_DEFAULT || !all)
         return options->peer == PEER_QEMU;
-    return scratch_spawn(argv, -1, &pid, &ignored) == 0 &&
+    return scratch_spawn(argv, -1, NULL, &pid, &ignored) == 0 &&
            scratch_wait(pid, 0, argv[0], &ignored) == 0;
 }
 

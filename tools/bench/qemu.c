@@ -15,22 +15,17 @@ static size_t fill_command(const struct recipe *recipe, struct qemu_command *ret
     const char *const args[] = {"qemu-system-x86_64", "-M", "microvm,acpi=off", "-m", ret->mem,
         "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", "-accel", "kvm",
         "-cpu", "host,-arch-capabilities", "-kernel", recipe->kernel, "-append", recipe->cmdline};
-    size_t count = ARRAY_SIZE(args);
     memcpy(ret->argv, args, sizeof(args));
-    if (recipe->initrd[0]) {
-        ret->argv[count++] = "-initrd";
-        ret->argv[count++] = recipe->initrd;
-    }
-    return count;
+    return ARRAY_SIZE(args);
 }
 
-void qemu_restore_command(const struct recipe *recipe, const char *path, struct qemu_command *ret)
+/* The initial RAM disk is in memory; QEMU would read it all the same if it was named. */
+void qemu_restore_command(const struct recipe *recipe, struct qemu_command *ret)
 {
     *ret = (struct qemu_command){0};
     size_t count = fill_command(recipe, ret);
-    snprintf(ret->incoming, sizeof(ret->incoming), "exec:cat %s", path);
     ret->argv[count++] = "-incoming";
-    ret->argv[count++] = ret->incoming;
+    ret->argv[count++] = "fd:3";
 }
 
 static int connect_to(const char *path, struct thaw_error *error)
@@ -113,9 +108,13 @@ int qemu_save(const struct bench *bench, const struct recipe *recipe, char *ret_
         return r < 0 ? r : bench_errno(error, "making a pipe");
     snprintf(monitor, sizeof(monitor), "unix:%s,server=on,wait=off", socket_path);
     size_t count = fill_command(recipe, &qemu);
+    if (recipe->initrd[0]) {
+        qemu.argv[count++] = "-initrd";
+        qemu.argv[count++] = recipe->initrd;
+    }
     qemu.argv[count++] = "-qmp";
     qemu.argv[count++] = monitor;
-    r = scratch_spawn(qemu.argv, pipes[1], &pid, error);
+    r = scratch_spawn(qemu.argv, pipes[1], NULL, &pid, error);
     close(pipes[1]);
     if (r == 0) {
         r = wait_line(pipes[0], error);

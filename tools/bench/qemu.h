@@ -11,13 +11,13 @@ int qemu_save(const struct bench *bench, const struct recipe *recipe, char *ret_
 
 #define QEMU_ARGS_MAX 40
 
-/* The command that goes on from the file. Strings are borrowed from recipe, and from `texts`. */
+/* The command that goes on from the file, which is to be open as scratch_spawn opens one. Strings
+ * are borrowed from recipe. */
 struct qemu_command {
     const char *argv[QEMU_ARGS_MAX];
     char mem[32];
-    char incoming[PATH_BYTES + 32];
 };
 
-void qemu_restore_command(const struct recipe *recipe, const char *path, struct qemu_command *ret);
+void qemu_restore_command(const struct recipe *recipe, struct qemu_command *ret);
 
 #endif

@@ -98,7 +98,7 @@ static int make_data(const struct bench *bench, const char *path, unsigned mib, 
     snprintf(seed_text, sizeof(seed_text), "%u", seed);
     snprintf(mib_text, sizeof(mib_text), "%u", mib);
     const char *const argv[] = {bench->data_tool, "-s", seed_text, "-o", path, mib_text, NULL};
-    int r = scratch_spawn(argv, -1, &pid, error);
+    int r = scratch_spawn(argv, -1, NULL, &pid, error);
     return r < 0 ? r : scratch_wait(pid, 0, bench->data_tool, error);
 }
 

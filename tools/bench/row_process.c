@@ -17,10 +17,11 @@
 #define EMPTY_MEM_MIB  128
 #define DATA_MEM_MIB   1024
 #define DATA_MIB       512
-#define DATA_MIB_QUICK 128
+#define DATA_MIB_QUICK 256
 
 struct command {
     const char *const *argv;
+    const char *open_path; /* as scratch_spawn takes it */
     const struct bench *bench;
     const struct recipe *recipe; /* NULL: whatever it prints is right */
     uint32_t position;
@@ -65,7 +66,7 @@ static int sample_process(
     if (pipe(pipes) < 0)
         return bench_errno(error, "making a pipe");
     uint64_t start_ns = now_ns();
-    int r = scratch_spawn(command->argv, pipes[1], &pid, error);
+    int r = scratch_spawn(command->argv, pipes[1], command->open_path, &pid, error);
     close(pipes[1]);
     if (r == 0) {
         r = read_output(command, pipes[0], &first_ns, error);
@@ -104,7 +105,7 @@ static bool has_restore(const struct bench *bench)
     struct thaw_error ignored;
     pid_t pid;
     const char *const argv[] = {bench->thaw_path, "restore", "--help", NULL};
-    return bench->thaw_path[0] && scratch_spawn(argv, -1, &pid, &ignored) == 0 &&
+    return bench->thaw_path[0] && scratch_spawn(argv, -1, NULL, &pid, &ignored) == 0 &&
            scratch_wait(pid, 0, "thaw restore", &ignored) == 0;
 }
 
@@ -112,7 +113,8 @@ static struct mode add_command(const struct bench *bench, struct guest *guest, c
     const char *const *argv, uint32_t position)
 {
     size_t i = guest->count++;
-    guest->commands[i] = (struct command){argv, bench, &guest->fixture.recipe, position};
+    guest->commands[i] = (struct command){
+        .argv = argv, .bench = bench, .recipe = &guest->fixture.recipe, .position = position};
     snprintf(guest->names[i], sizeof(guest->names[i]), "%s, %s", name, guest->name);
     return (struct mode){guest->names[i], sample_process, &guest->commands[i]};
 }
@@ -141,7 +143,8 @@ static size_t add_thaw(
 }
 
 /* QEMU stops the guest anywhere in a line. It reads the kernel before it throws it away for what it
- * restores, so a guest without a PVH entry is none for it. */
+ * restores, so a guest without a PVH entry is none for it. The file it reads by itself,
+ * without the `cat` and the pipe of its manual. */
 static int add_qemu(
     const struct bench *bench, struct guest *guest, struct mode *ret, struct thaw_error *error)
 {
@@ -149,8 +152,9 @@ static int add_qemu(
         qemu_save(bench, &guest->fixture.recipe, guest->qemu_path, sizeof(guest->qemu_path), error);
     if (r < 0)
         return r;
-    qemu_restore_command(&guest->fixture.recipe, guest->qemu_path, &guest->qemu);
+    qemu_restore_command(&guest->fixture.recipe, &guest->qemu);
     *ret = add_command(bench, guest, "QEMU", guest->qemu.argv, POSITION_UNKNOWN);
+    guest->commands[guest->count - 1].open_path = guest->qemu_path;
     return 0;
 }
 

@@ -235,40 +235,6 @@ int sample_thaw(
 
 /* --- By hand ---------------------------------------------------------------------------------- */
 
-struct floor_run {
-    struct bench *bench;
-    const struct floor_case *how;
-    struct floor_vm *vm;
-    struct floor_ran ran;
-    int result;
-    struct thaw_error error;
-};
-
-static void *run_thread(void *data)
-{
-    struct floor_run *run = data;
-    run->result = floor_vm_run(
-        run->vm, run->bench, run->how->recipe, run->how->image->position, &run->ran, &run->error);
-    return NULL;
-}
-
-/* A floor runs in this thread. VMMs that keep memory in a file as it is have a thread for each
- * vCPU, or nobody could pause the guest: it is made once state is set. */
-static int run_floor(struct bench *bench, const struct floor_case *how, struct floor_vm *vm,
-    struct floor_ran *ret, struct thaw_error *error)
-{
-    struct floor_run run = {.bench = bench, .how = how, .vm = vm};
-    pthread_t thread;
-    if (how->kind != FLOOR_RAW)
-        run_thread(&run);
-    else if (pthread_create(&thread, NULL, run_thread, &run) == 0)
-        pthread_join(thread, NULL);
-    else
-        return bench_fail(error, -EAGAIN, "starting a thread for a VM by hand");
-    *ret = run.ran;
-    return run.result < 0 ? bench_fail(error, run.result, "%s", run.error.message) : 0;
-}
-
 /* With a VM that has everything but state. */
 static int go_on(struct bench *bench, const char *row, const char *mode,
     const struct floor_case *how, struct timeline *timeline, struct floor_vm *vm,
@@ -281,7 +247,7 @@ static int go_on(struct bench *bench, const char *row, const char *mode,
         return r;
     timeline->state_ns = now_ns();
     vm->input = order.text;
-    r = run_floor(bench, how, vm, &ran, error);
+    r = floor_vm_run(vm, bench, how->recipe, how->image->position, &ran, error);
     vm->input = NULL;
     if (r == 0)
         r = check_order(&order, ran.position, error);

@@ -43,7 +43,7 @@ int sample_thaw_keep(struct bench *bench, const char *row, const char *mode,
 enum floor_kind {
     FLOOR_NEW,   /* a VM from nothing, its memory a view of a memfd */
     FLOOR_SHELL, /* the VM is there already, without memory and state */
-    FLOOR_RAW, /* from nothing, its memory a view of an uncompressed file, in a thread of its own */
+    FLOOR_RAW,   /* from nothing, its memory a view of an uncompressed file */
 };
 
 struct floor_case {

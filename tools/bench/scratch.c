@@ -237,7 +237,8 @@ uint64_t scratch_bytes_read(void)
 
 /* --- Programs --------------------------------------------------------------------------------- */
 
-int scratch_spawn(const char *const *argv, int out_fd, pid_t *ret_pid, struct thaw_error *error)
+int scratch_spawn(const char *const *argv, int out_fd, const char *open_path, pid_t *ret_pid,
+    struct thaw_error *error)
 {
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
@@ -247,6 +248,8 @@ int scratch_spawn(const char *const *argv, int out_fd, pid_t *ret_pid, struct th
         posix_spawn_file_actions_adddup2(&actions, out_fd, STDOUT_FILENO);
     else
         posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+    if (open_path)
+        posix_spawn_file_actions_addopen(&actions, SCRATCH_OPEN_FD, open_path, O_RDONLY, 0);
     errno = posix_spawnp(ret_pid, argv[0], &actions, NULL, (char *const *)(uintptr_t)argv, environ);
     posix_spawn_file_actions_destroy(&actions);
     return errno == 0 ? 0 : bench_errno(error, "starting %s", argv[0]);

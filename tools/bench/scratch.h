@@ -27,8 +27,11 @@ uint64_t scratch_bytes(const char *path);
 /* How much this process has had read from storage so far: shows whether a cache was cold. */
 uint64_t scratch_bytes_read(void);
 
-/* Starts a program. Its output goes to out_fd, if >= 0, else to nowhere. */
-int scratch_spawn(const char *const *argv, int out_fd, pid_t *ret_pid, struct thaw_error *error);
+/* Starts a program. Its output goes to out_fd, if >= 0, else to nowhere. A file at open_path, if
+ * not NULL, is open to be read as its descriptor SCRATCH_OPEN_FD. */
+#define SCRATCH_OPEN_FD 3
+int scratch_spawn(const char *const *argv, int out_fd, const char *open_path, pid_t *ret_pid,
+    struct thaw_error *error);
 
 /* Waits for a program; a status other than `expected` is an error that names the program. */
 int scratch_wait(pid_t pid, int expected, const char *name, struct thaw_error *error);
