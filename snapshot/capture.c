@@ -179,7 +179,6 @@ static void give_up(struct capture *capture, const char *why)
 static int run(struct thaw_job *job, void *data, struct thaw_error *error)
 {
     struct capture *capture = data;
-    uint64_t start = timing_now_ns();
     int r = make_overlays(capture, error);
     if (r == 0)
         r = write_pack(capture, job, error);
@@ -187,6 +186,7 @@ static int run(struct thaw_job *job, void *data, struct thaw_error *error)
         r = error_set(error, -ECANCELED, "cancelled");
     if (r == 0)
         r = publish(capture, error);
+    capture->result.total_ns = timing_now_ns() - capture->begin_ns;
     if (r < 0)
         give_up(capture, error->message);
 
@@ -202,7 +202,6 @@ static int run(struct thaw_job *job, void *data, struct thaw_error *error)
     pthread_mutex_lock(&capture->vm->api_lock);
     capture->lineage->busy = false;
     pthread_mutex_unlock(&capture->vm->api_lock);
-    capture->result.total_ns = timing_now_ns() - start;
     return r;
 }
 
@@ -338,6 +337,7 @@ int thaw_vm_snapshot(thaw_vm *vm, thaw_store *store, const struct thaw_snapshot_
         .flags = opt.flags,
         .level = opt.level,
         .threads = opt.threads,
+        .begin_ns = timing_now_ns(),
     };
     pthread_mutex_lock(&vm->api_lock);
     r = begin_locked(capture, &opt, ret, error);

@@ -17,6 +17,7 @@ struct capture {
     char *metadata;                  /* NULL: none */
     struct store_creation *creation; /* NULL: committed or given up */
     struct thaw_snapshot_result result;
+    uint64_t begin_ns; /* of the call */
 
     struct contents *from; /* what the rest is taken from: base or origin; NULL: nothing is */
     bool diff;

@@ -99,6 +99,7 @@ static int run(struct thaw_job *job, void *data, struct thaw_error *error)
         r = write_pack(capture, job, error);
     if (r == 0)
         r = publish(capture, error);
+    capture->result.total_ns = timing_now_ns() - capture->begin_ns;
     if (r < 0) {
         pack_writer_abort(take_ptr(capture->writer));
         store_abort(take_ptr(capture->creation), error->message, NULL);
@@ -134,6 +135,7 @@ int thaw_snapshot_flatten(
     struct capture *capture = calloc(1, sizeof(*capture));
     if (!capture)
         return error_errno(error, ENOMEM, "flattening a snapshot");
+    capture->begin_ns = timing_now_ns();
     capture->store = store_ref(store);
     int r = begin(capture, ref, name, ret, error);
     if (r < 0)
