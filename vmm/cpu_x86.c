@@ -178,15 +178,21 @@ void cpu_x86_specialise(struct cpu_x86_cpuid *cpuid, uint32_t index, uint32_t co
     add_topology(cpuid, LEAF_TOPOLOGY, index, count, core_bits);
 }
 
-int cpu_x86_set_default(int vcpu_fd, const struct cpu_x86_cpuid *template, uint32_t index,
-    uint32_t count, struct cpu_x86_cpuid *ret, struct thaw_error *error)
+int cpu_x86_set_default(int vcpu_fd, const struct cpu_x86_default *known, struct thaw_error *error)
 {
-    *ret = *template;
-    cpu_x86_specialise(ret, index, count);
-    if (ioctl(vcpu_fd, KVM_SET_CPUID2, ret) < 0)
-        return error_errno(error, errno, "setting the features of vCPU %u", index);
-    memset(ret, 0, sizeof(*ret));
-    return cpu_x86_read(vcpu_fd, ret, error);
+    if (ioctl(vcpu_fd, KVM_SET_CPUID2, &known->given) < 0)
+        return error_errno(error, errno, "setting the features of a vCPU");
+    return 0;
+}
+
+int cpu_x86_try_default(int vcpu_fd, const struct cpu_x86_cpuid *template, uint32_t index,
+    uint32_t count, struct cpu_x86_default *ret, struct thaw_error *error)
+{
+    ret->given = *template;
+    cpu_x86_specialise(&ret->given, index, count);
+    int r = cpu_x86_set_default(vcpu_fd, ret, error);
+    memset(&ret->shown, 0, sizeof(ret->shown));
+    return r < 0 ? r : cpu_x86_read(vcpu_fd, &ret->shown, error);
 }
 
 /* What follows from CR4, XCR0, XSS, APIC_BASE and MISC_ENABLE. */

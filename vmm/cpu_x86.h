@@ -31,10 +31,18 @@ void cpu_x86_specialise(struct cpu_x86_cpuid *cpuid, uint32_t index, uint32_t co
 void cpu_x86_list_missing(const struct cpu_x86_cpuid *host, const struct kvm_cpuid_entry2 *entries,
     uint32_t count, char *list, size_t bytes);
 
-/* Makes vCPU `index` of `count`, which has not run yet, the processor that guests of this host see,
- * and puts into *ret what that is: some backends show more than they were given. */
-int cpu_x86_set_default(int vcpu_fd, const struct cpu_x86_cpuid *template, uint32_t index,
-    uint32_t count, struct cpu_x86_cpuid *ret, struct thaw_error *error);
+/* What vCPU `index` of `count` is as a processor that guests of this host see, and what KVM shows
+ * of it: some backends show more than they were given. */
+struct cpu_x86_default {
+    struct cpu_x86_cpuid given, shown;
+};
+
+/* Makes a vCPU that has not run yet the default of `template`, and finds out what that is. */
+int cpu_x86_try_default(int vcpu_fd, const struct cpu_x86_cpuid *template, uint32_t index,
+    uint32_t count, struct cpu_x86_default *ret, struct thaw_error *error);
+
+/* The same for a vCPU of whose like that is known. */
+int cpu_x86_set_default(int vcpu_fd, const struct cpu_x86_default *known, struct thaw_error *error);
 
 /* True if a vCPU that has the one has the other, once its registers are the same too: bits that
  * show what the registers hold are KVM's to keep. */

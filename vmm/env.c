@@ -143,6 +143,7 @@ void env_unref(struct thaw_env *env)
     pthread_mutex_destroy(&env->images_lock);
     pthread_mutex_destroy(&env->host_lock);
     fresh_fini(&env->fresh);
+    fresh_processors_fini(&env->processors);
     free(env->host);
     free(env->overlay_dir);
     free(env);

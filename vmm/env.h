@@ -32,6 +32,7 @@ struct thaw_env {
     atomic_uint restoring; /* calls that restore VMs just now */
     atomic_uint shells;    /* made so far */
     struct fresh fresh;    /* what they have */
+    struct fresh_processors processors;
     uint64_t image_budget_bytes;
     pthread_mutex_t images_lock; /* guards images */
     void *images;                /* kept by whoever restores; freed last, by images_free */

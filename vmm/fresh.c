@@ -11,20 +11,36 @@ void fresh_fini(struct fresh *fresh)
     free(fresh->chips);
 }
 
-int fresh_vcpu_init(struct vcpu_fresh *vcpu, int vcpu_fd, uint32_t index, uint32_t count,
-    const struct cpu_x86_cpuid *template, uint32_t tsc_khz, struct thaw_error *error)
+void fresh_processors_fini(struct fresh_processors *processors)
 {
-    vcpu->tsc_khz = tsc_khz;
-    vcpu->cpuid = malloc(sizeof(*vcpu->cpuid));
-    if (!vcpu->cpuid)
-        return error_errno(error, ENOMEM, "allocating CPUID tables");
-    return cpu_x86_set_default(vcpu_fd, template, index, count, vcpu->cpuid, error);
+    for (size_t i = 0; i < THAW_VCPUS_MAX; i++)
+        for (size_t j = 0; j < THAW_VCPUS_MAX; j++)
+            free(processors->known[i][j]);
 }
 
-void fresh_vcpu_fini(struct vcpu_fresh *vcpu)
+static int try_first(struct cpu_x86_default *_Atomic *known, int vcpu_fd, uint32_t index,
+    uint32_t count, const struct cpu_x86_cpuid *template, struct thaw_error *error)
 {
-    free(vcpu->cpuid);
-    *vcpu = (struct vcpu_fresh){0};
+    struct cpu_x86_default *none = NULL, *found _cleanup_free_ = malloc(sizeof(*found));
+    if (!found)
+        return error_errno(error, ENOMEM, "allocating CPUID tables");
+    int r = cpu_x86_try_default(vcpu_fd, template, index, count, found, error);
+    if (r == 0 && atomic_compare_exchange_strong(known, &none, found))
+        found = NULL;
+    return r;
+}
+
+int fresh_vcpu_init(struct vcpu_fresh *vcpu, struct fresh_processors *processors, int vcpu_fd,
+    uint32_t index, uint32_t count, const struct cpu_x86_cpuid *template, uint32_t tsc_khz,
+    struct thaw_error *error)
+{
+    struct cpu_x86_default *_Atomic *known = &processors->known[count - 1][index];
+    const struct cpu_x86_default *same = atomic_load(known);
+    int r = same ? cpu_x86_set_default(vcpu_fd, same, error)
+                 : try_first(known, vcpu_fd, index, count, template, error);
+    if (r == 0)
+        *vcpu = (struct vcpu_fresh){.tsc_khz = tsc_khz, .cpuid = &atomic_load(known)->shown};
+    return r;
 }
 
 static void learn_vcpu(

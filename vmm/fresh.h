@@ -21,11 +21,18 @@ struct fresh {
 
 void fresh_fini(struct fresh *fresh);
 
-/* Makes a new vCPU the processor that guests of this host see, and notes what it is.
- * fresh_vcpu_fini frees that. */
-int fresh_vcpu_init(struct vcpu_fresh *vcpu, int vcpu_fd, uint32_t index, uint32_t count,
-    const struct cpu_x86_cpuid *template, uint32_t tsc_khz, struct thaw_error *error);
-void fresh_vcpu_fini(struct vcpu_fresh *vcpu);
+/* The processors that all VMs of this host have, by how many there are, less one, and which it is.
+ * Each pointer is set once. */
+struct fresh_processors {
+    struct cpu_x86_default *_Atomic known[THAW_VCPUS_MAX][THAW_VCPUS_MAX];
+};
+
+void fresh_processors_fini(struct fresh_processors *processors);
+
+/* Makes a new vCPU the processor that guests of this host see. */
+int fresh_vcpu_init(struct vcpu_fresh *vcpu, struct fresh_processors *processors, int vcpu_fd,
+    uint32_t index, uint32_t count, const struct cpu_x86_cpuid *template, uint32_t tsc_khz,
+    struct thaw_error *error);
 
 /* Looks at a shell, for what `fresh` does not know yet, and makes it the shell's. What can't be
  * learnt is not known. */

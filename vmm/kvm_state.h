@@ -92,8 +92,8 @@ int vm_chips_save(int vm_fd, struct vm_chips *ret, struct thaw_error *error);
 /* A vCPU as it was made: each ioctl costs some microseconds, and what it has need not be set. */
 struct vcpu_fresh {
     uint32_t tsc_khz;
-    struct cpu_x86_cpuid *cpuid;
-    const struct vcpu_state *state; /* all but its CPUID, as of all such vCPUs; NULL: not known */
+    const struct cpu_x86_cpuid *cpuid; /* of all such vCPUs, and so is state */
+    const struct vcpu_state *state;    /* all but its CPUID; NULL: not known */
 };
 
 /* The frequency of a new vCPU's TSC, which is the same for all of this host. */

@@ -319,7 +319,7 @@ int vcpu_settle(struct vcpu *vcpu, uint32_t tsc_khz, const struct kvm_cpuid_entr
     uint32_t cpuid_count, struct thaw_error *error)
 {
     int r = vcpu_fixed_init(&vcpu->fixed, tsc_khz, cpuid, cpuid_count, error);
-    fresh_vcpu_fini(&vcpu->fresh);
+    vcpu->fresh = (struct vcpu_fresh){0};
     return r;
 }
 
@@ -335,7 +335,6 @@ void vcpu_fini(struct vcpu *vcpu)
         munmap(vcpu->run, vcpu->run_bytes);
     if (vcpu->fd >= 0)
         close(vcpu->fd);
-    fresh_vcpu_fini(&vcpu->fresh);
     vcpu_fixed_fini(&vcpu->fixed);
     pthread_cond_destroy(&vcpu->order_changed);
     pthread_mutex_destroy(&vcpu->lock);

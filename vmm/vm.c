@@ -221,8 +221,8 @@ static int set_processors(struct thaw_vm *vm, struct thaw_error *error)
     if (r == 0)
         r = env_host(vm->env, &host, error);
     for (uint32_t i = 0; i < vm->vcpu_count && r == 0; i++)
-        r = fresh_vcpu_init(
-            &vm->vcpus[i].fresh, vm->vcpus[i].fd, i, vm->vcpu_count, &host->cpuid, tsc_khz, error);
+        r = fresh_vcpu_init(&vm->vcpus[i].fresh, &vm->env->processors, vm->vcpus[i].fd, i,
+            vm->vcpu_count, &host->cpuid, tsc_khz, error);
     return r;
 }
 
