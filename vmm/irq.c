@@ -10,6 +10,11 @@ int irq_create_chips(int vm_fd, struct thaw_error *error)
 {
     if (ioctl(vm_fd, KVM_CREATE_IRQCHIP, 0) < 0)
         return error_errno(error, errno, "creating the in-kernel interrupt controllers");
+    return 0;
+}
+
+int irq_create_timer(int vm_fd, struct thaw_error *error)
+{
     /* KVM answers the speaker port itself: no exits for it. */
     struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
     if (ioctl(vm_fd, KVM_CREATE_PIT2, &pit) < 0)

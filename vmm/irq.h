@@ -5,8 +5,11 @@
 
 #include "error.h"
 
-/* Creates PICs, IOAPIC and PIT in the kernel. After the memslots, before the vCPUs. */
+/* Creates PICs and IOAPIC in the kernel. After the memslots, before the vCPUs. */
 int irq_create_chips(int vm_fd, struct thaw_error *error);
+
+/* Creates the PIT, with a thread of the kernel's. After the chips, before the first KVM_RUN. */
+int irq_create_timer(int vm_fd, struct thaw_error *error);
 
 /* One interrupt line of a device, active high. The device's lock guards it. */
 struct irq_line {

@@ -251,6 +251,8 @@ static enum vcpu_order wait_for_order(struct vcpu *vcpu)
 static void *vcpu_thread(void *arg)
 {
     struct vcpu *vcpu = arg;
+    if (vcpu->errand)
+        vcpu->errand(vcpu->errand_data);
     while (wait_for_order(vcpu) == VCPU_RUN)
         run_guest(vcpu);
     return NULL;
@@ -271,13 +273,19 @@ static int set_run_signals(struct vcpu *vcpu, struct thaw_error *error)
     return 0;
 }
 
-int vcpu_start_thread(struct vcpu *vcpu, const char *name, struct thaw_error *error)
+int vcpu_start_thread(struct vcpu *vcpu, const char *name, void (*errand)(void *data),
+    void *errand_data, struct thaw_error *error)
 {
     char thread_name[16];
     snprintf(thread_name, sizeof(thread_name), "%.8s/cpu%u", name, vcpu->index % 100);
+    vcpu->errand = errand;
+    vcpu->errand_data = errand_data;
+    vcpu->parked = !errand;
     int r = thread_start(&vcpu->thread, thread_name, vcpu_thread, vcpu);
-    if (r < 0)
+    if (r < 0) {
+        vcpu->parked = true;
         return error_errno(error, -r, "starting the thread of vCPU %u", vcpu->index);
+    }
     vcpu->thread_started = true;
     return 0;
 }

@@ -49,6 +49,8 @@ struct vcpu {
     void *ops_data;
     pthread_t thread;
     bool thread_started;
+    void (*errand)(void *data); /* that the thread begins with; NULL: none */
+    void *errand_data;
     struct vcpu_fresh fresh; /* until its state is set */
     struct vcpu_fixed fixed; /* from then on */
     bool has_kvmclock;       /* may have: the guest is to be told of pauses */
@@ -67,8 +69,10 @@ struct vcpu {
 int vcpu_init(struct vcpu *vcpu, const struct kvm *kvm, int vm_fd, uint32_t index, int kick_signal,
     const struct vcpu_ops *ops, void *ops_data, struct thaw_error *error);
 
-/* Starts its thread, named after `name`. Once, before the first order. */
-int vcpu_start_thread(struct vcpu *vcpu, const char *name, struct thaw_error *error);
+/* Starts its thread, named after `name`. Once, before the first order. An errand, if not NULL, is
+ * what it does first of all: the vCPU is not parked before that is done, whatever it is ordered. */
+int vcpu_start_thread(struct vcpu *vcpu, const char *name, void (*errand)(void *data),
+    void *errand_data, struct thaw_error *error);
 
 /* Its features are what they will always be: `fresh` is over. */
 int vcpu_settle(struct vcpu *vcpu, uint32_t tsc_khz, const struct kvm_cpuid_entry2 *cpuid,

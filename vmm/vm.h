@@ -77,10 +77,10 @@ typedef int (*vm_map_fn)(void *data, struct thaw_vm *vm, struct thaw_error *erro
 int vm_new_shell(struct thaw_env *env, const char *name, const struct vm_shape *shape,
     vm_map_fn map, void *map_data, struct thaw_vm **ret, struct thaw_error *error);
 
-/* The two halves of it. A VM whose threads were not started may only be freed. vCPUs inherit from
- * the thread that starts theirs: priority, affinity and control group. */
+/* The same with vacant memory, in two halves. A VM whose threads were not started may only be
+ * freed. vCPUs inherit from the thread that starts theirs: priority, affinity and control group. */
 int vm_new_idle_shell(struct thaw_env *env, const char *name, const struct vm_shape *shape,
-    vm_map_fn map, void *map_data, struct thaw_vm **ret, struct thaw_error *error);
+    struct thaw_vm **ret, struct thaw_error *error);
 int vm_start_threads(struct thaw_vm *vm, struct thaw_error *error);
 
 /* Gives a shell what most guests have at least, so that it need not be set when there is no time.
