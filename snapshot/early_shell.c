@@ -9,8 +9,8 @@
 static void *make_shell(void *data)
 {
     struct early_shell *early = data;
-    early->result =
-        vm_new_idle_shell(early->env, early->name, &early->shape, &early->vm, &early->error);
+    early->result = vm_new_shell(early->env, early->name, &early->shape, VM_THREADS_NONE, NULL,
+        NULL, &early->vm, &early->error);
     return NULL;
 }
 

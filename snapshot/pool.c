@@ -112,7 +112,8 @@ static int wait_until_locked(struct thaw_pool *pool, pthread_cond_t *cond, uint6
 static int make_shell(struct thaw_pool *pool, struct thaw_vm **ret, struct thaw_error *error)
 {
     struct thaw_vm *vm;
-    int r = vm_new_shell(pool->env, "pool", &pool->shape, NULL, NULL, &vm, error);
+    int r =
+        vm_new_shell(pool->env, "pool", &pool->shape, VM_THREADS_ASLEEP, NULL, NULL, &vm, error);
     if (r < 0)
         return r;
     r = vm_prepare_shell(vm, &pool->fresh, error);

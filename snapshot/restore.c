@@ -206,6 +206,21 @@ static int check_host(const struct restore *restore, struct thaw_error *error)
 
 /* --- Order ------------------------------------------------------------------------------------ */
 
+/* Whether the vCPUs' threads had better be awake. Where many VMs are restored at once, no processor
+ * is idle for that. */
+static bool runs_soon(const struct restore *restore)
+{
+    uint32_t vcpus = restore->image->contents->snapshot->manifest.vcpu_count;
+    return (restore->opt.flags & THAW_RESTORE_RESUME) &&
+           atomic_load(&restore->env->restoring) * (1 + vcpus) <= restore->env->cpus;
+}
+
+static void alert(const struct restore *restore)
+{
+    if (runs_soon(restore))
+        vm_alert(restore->vm);
+}
+
 /* Threads are started here: an embedding program may want of its thread what they inherit. */
 static int take_early(struct restore *restore, struct thaw_error *error)
 {
@@ -235,8 +250,9 @@ static int take_shell(
 static int make_shell(
     struct restore *restore, const struct vm_shape *shape, struct thaw_error *error)
 {
-    int r = vm_new_shell(
-        restore->env, restore->name, shape, restore_memory, restore, &restore->vm, error);
+    int r = vm_new_shell(restore->env, restore->name, shape,
+        runs_soon(restore) ? VM_THREADS_ALERT : VM_THREADS_ASLEEP, restore_memory, restore,
+        &restore->vm, error);
     if (r < 0)
         return r;
     if (restore->opt.pool)
@@ -266,15 +282,6 @@ static int set_state(struct restore *restore, struct thaw_error *error)
     enum vm_clock_policy policy =
         restore->opt.clock == THAW_CLOCK_HOST ? VM_CLOCK_HOST : VM_CLOCK_CONTINUE;
     return vm_state_restore(restore->vm, restore->image->state, &devices, policy, error);
-}
-
-/* Where many are restored at once, no processor is idle. */
-static void alert(struct restore *restore)
-{
-    const struct thaw_env *env = restore->env;
-    if ((restore->opt.flags & THAW_RESTORE_RESUME) &&
-        atomic_load(&env->restoring) * (1 + restore->vm->vcpu_count) <= env->cpus)
-        vm_alert(restore->vm);
 }
 
 static struct vm_shape shape_of(const struct manifest *manifest)

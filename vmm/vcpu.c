@@ -221,6 +221,16 @@ static void wait_awake(struct vcpu *vcpu)
         sched_yield();
 }
 
+static void run_errand_locked(struct vcpu *vcpu)
+{
+    struct vcpu_errand *errand = vcpu->errand;
+    vcpu->errand = NULL;
+    pthread_mutex_unlock(&vcpu->lock);
+    errand->run(errand->data);
+    atomic_store(&errand->done, true); /* and it may be gone */
+    pthread_mutex_lock(&vcpu->lock);
+}
+
 /* Parks until there is an order to do something, and says so each time it parks: an order to run
  * may be taken back before this thread has seen it. */
 static enum vcpu_order wait_for_order(struct vcpu *vcpu)
@@ -232,6 +242,8 @@ static enum vcpu_order wait_for_order(struct vcpu *vcpu)
             pthread_mutex_unlock(&vcpu->lock);
             vcpu->ops->parked(vcpu->ops_data);
             pthread_mutex_lock(&vcpu->lock);
+        } else if (vcpu->errand) {
+            run_errand_locked(vcpu);
         } else if (vcpu->alert) {
             vcpu->alert = false;
             pthread_mutex_unlock(&vcpu->lock);
@@ -251,8 +263,6 @@ static enum vcpu_order wait_for_order(struct vcpu *vcpu)
 static void *vcpu_thread(void *arg)
 {
     struct vcpu *vcpu = arg;
-    if (vcpu->errand)
-        vcpu->errand(vcpu->errand_data);
     while (wait_for_order(vcpu) == VCPU_RUN)
         run_guest(vcpu);
     return NULL;
@@ -273,19 +283,13 @@ static int set_run_signals(struct vcpu *vcpu, struct thaw_error *error)
     return 0;
 }
 
-int vcpu_start_thread(struct vcpu *vcpu, const char *name, void (*errand)(void *data),
-    void *errand_data, struct thaw_error *error)
+int vcpu_start_thread(struct vcpu *vcpu, const char *name, struct thaw_error *error)
 {
     char thread_name[16];
     snprintf(thread_name, sizeof(thread_name), "%.8s/cpu%u", name, vcpu->index % 100);
-    vcpu->errand = errand;
-    vcpu->errand_data = errand_data;
-    vcpu->parked = !errand;
     int r = thread_start(&vcpu->thread, thread_name, vcpu_thread, vcpu);
-    if (r < 0) {
-        vcpu->parked = true;
+    if (r < 0)
         return error_errno(error, -r, "starting the thread of vCPU %u", vcpu->index);
-    }
     vcpu->thread_started = true;
     return 0;
 }
@@ -374,6 +378,25 @@ void vcpu_alert(struct vcpu *vcpu)
     vcpu->alert = true;
     pthread_mutex_unlock(&vcpu->lock);
     pthread_cond_signal(&vcpu->order_changed);
+}
+
+void vcpu_give_errand(struct vcpu *vcpu, struct vcpu_errand *errand)
+{
+    pthread_mutex_lock(&vcpu->lock);
+    vcpu->errand = errand;
+    pthread_mutex_unlock(&vcpu->lock);
+}
+
+void vcpu_end_errand(struct vcpu *vcpu, struct vcpu_errand *errand)
+{
+    pthread_mutex_lock(&vcpu->lock);
+    bool begun = vcpu->errand != errand;
+    vcpu->errand = NULL;
+    pthread_mutex_unlock(&vcpu->lock);
+    if (!begun)
+        errand->run(errand->data);
+    while (begun && !atomic_load(&errand->done))
+        sched_yield();
 }
 
 /* KVM looks at the mask whenever KVM_RUN ends, also one that only finishes an instruction. */

@@ -28,6 +28,14 @@ enum vcpu_order {
     VCPU_QUIT, /* the thread ends */
 };
 
+/* Something that a vCPU's thread does for the VM's owner before anything else, if it is started in
+ * time: the owner has to end it, and looks at what was done only then. */
+struct vcpu_errand {
+    void (*run)(void *data);
+    void *data;
+    atomic_bool done; /* by the thread */
+};
+
 /* What a vCPU needs from the VM around it. All are called on the vCPU's thread without locks held.
  */
 struct vcpu_ops {
@@ -49,8 +57,6 @@ struct vcpu {
     void *ops_data;
     pthread_t thread;
     bool thread_started;
-    void (*errand)(void *data); /* that the thread begins with; NULL: none */
-    void *errand_data;
     struct vcpu_fresh fresh; /* until its state is set */
     struct vcpu_fixed fixed; /* from then on */
     bool has_kvmclock;       /* may have: the guest is to be told of pauses */
@@ -62,17 +68,16 @@ struct vcpu {
     pthread_cond_t order_changed;
     _Atomic enum vcpu_order order; /* read without the lock, too */
     bool parked;
-    bool alert; /* to do so, once it is parked */
+    bool alert;                 /* to do so, once it is parked */
+    struct vcpu_errand *errand; /* not begun; NULL: none */
 };
 
 /* Creates the vCPU in the kernel, parked, and without a thread yet. */
 int vcpu_init(struct vcpu *vcpu, const struct kvm *kvm, int vm_fd, uint32_t index, int kick_signal,
     const struct vcpu_ops *ops, void *ops_data, struct thaw_error *error);
 
-/* Starts its thread, named after `name`. Once, before the first order. An errand, if not NULL, is
- * what it does first of all: the vCPU is not parked before that is done, whatever it is ordered. */
-int vcpu_start_thread(struct vcpu *vcpu, const char *name, void (*errand)(void *data),
-    void *errand_data, struct thaw_error *error);
+/* Starts its thread, named after `name`. Once, before the first order. */
+int vcpu_start_thread(struct vcpu *vcpu, const char *name, struct thaw_error *error);
 
 /* Its features are what they will always be: `fresh` is over. */
 int vcpu_settle(struct vcpu *vcpu, uint32_t tsc_khz, const struct kvm_cpuid_entry2 *cpuid,
@@ -87,6 +92,13 @@ bool vcpu_is_parked(struct vcpu *vcpu);
 
 /* An order to run is about to come. Before or after it parks; costs time only if none comes. */
 void vcpu_alert(struct vcpu *vcpu);
+
+/* Before its thread is started. */
+void vcpu_give_errand(struct vcpu *vcpu, struct vcpu_errand *errand);
+
+/* Waits until the thread is through with it. If that has not begun, or there is none, it is done
+ * here. */
+void vcpu_end_errand(struct vcpu *vcpu, struct vcpu_errand *errand);
 
 /* Has KVM leave registers in the run area each time KVM_RUN ends, where they can be read sooner
  * than by two calls; until told otherwise, which is only when the vCPU is parked or will not run

@@ -243,15 +243,6 @@ static int create_vcpus(struct thaw_vm *vm, struct thaw_error *error)
     return 0;
 }
 
-static int start_threads(
-    struct thaw_vm *vm, void (*errand)(void *data), void *errand_data, struct thaw_error *error)
-{
-    int r = 0;
-    for (uint32_t i = 0; i < vm->vcpu_count && r == 0; i++)
-        r = vcpu_start_thread(&vm->vcpus[i], vm->name, i == 0 ? errand : NULL, errand_data, error);
-    return r;
-}
-
 /* On whatever thread. */
 struct timer {
     int vm_fd;
@@ -267,20 +258,19 @@ static void create_timer(void *data)
 
 /* Making the timer is waiting for a thread of the kernel's, for about as long as it takes to set a
  * vCPU's features: the first vCPU's thread does it meanwhile, if it is started here. */
-static int finish_processors(struct thaw_vm *vm, bool with_threads, struct thaw_error *error)
+static int finish_processors(struct thaw_vm *vm, enum vm_threads threads, struct thaw_error *error)
 {
     struct timer timer = {.vm_fd = vm->fd};
+    struct vcpu_errand errand = {.run = create_timer, .data = &timer};
     int r = 0;
-    if (with_threads)
-        r = start_threads(vm, create_timer, &timer, error);
-    else
-        create_timer(&timer);
+    vcpu_give_errand(&vm->vcpus[0], &errand);
+    if (threads == VM_THREADS_ALERT)
+        vm_alert(vm);
+    if (threads != VM_THREADS_NONE)
+        r = vm_start_threads(vm, error);
     if (r == 0)
         r = set_processors(vm, error);
-    wait_parked_awake(vm);
-    pthread_mutex_lock(&vm->lock);
-    wait_parked_locked(vm);
-    pthread_mutex_unlock(&vm->lock);
+    vcpu_end_errand(&vm->vcpus[0], &errand);
     if (r == 0 && timer.result < 0)
         r = error_set(error, timer.result, "%s", timer.error.message);
     return r;
@@ -299,8 +289,8 @@ static int map_memory(struct thaw_vm *vm, vm_map_fn map, void *map_data, struct 
 }
 
 /* Memslots first: once there are interrupt controllers, each costs a grace period. */
-static int build_shell(
-    struct thaw_vm *vm, bool with_threads, vm_map_fn map, void *map_data, struct thaw_error *error)
+static int build_shell(struct thaw_vm *vm, enum vm_threads threads, vm_map_fn map, void *map_data,
+    struct thaw_error *error)
 {
     int r = map_memory(vm, map, map_data, error);
     if (r == 0)
@@ -314,15 +304,15 @@ static int build_shell(
     if (r == 0)
         r = create_vcpus(vm, error);
     if (r == 0)
-        r = finish_processors(vm, with_threads, error);
+        r = finish_processors(vm, threads, error);
     /* A VM that remains the only one has nothing to learn for. */
     if (r == 0 && atomic_fetch_add(&vm->env->shells, 1) > 0)
         fresh_learn(&vm->env->fresh, vm);
     return r;
 }
 
-static int new_shell(struct thaw_env *env, const char *name, const struct vm_shape *shape,
-    bool with_threads, vm_map_fn map, void *map_data, struct thaw_vm **ret,
+int vm_new_shell(struct thaw_env *env, const char *name, const struct vm_shape *shape,
+    enum vm_threads threads, vm_map_fn map, void *map_data, struct thaw_vm **ret,
     struct thaw_error *error)
 {
     int r = check_shape(env, shape, error);
@@ -338,7 +328,7 @@ static int new_shell(struct thaw_env *env, const char *name, const struct vm_sha
     vm->fd = vm->event_fd = -1;
     memcpy(vm->name, name, strlen(name));
     init_locks(vm);
-    r = build_shell(vm, with_threads, map, map_data, error);
+    r = build_shell(vm, threads, map, map_data, error);
     if (r < 0) {
         vm_destroy(vm);
         return r;
@@ -347,21 +337,12 @@ static int new_shell(struct thaw_env *env, const char *name, const struct vm_sha
     return 0;
 }
 
-int vm_new_shell(struct thaw_env *env, const char *name, const struct vm_shape *shape,
-    vm_map_fn map, void *map_data, struct thaw_vm **ret, struct thaw_error *error)
-{
-    return new_shell(env, name, shape, true, map, map_data, ret, error);
-}
-
-int vm_new_idle_shell(struct thaw_env *env, const char *name, const struct vm_shape *shape,
-    struct thaw_vm **ret, struct thaw_error *error)
-{
-    return new_shell(env, name, shape, false, NULL, NULL, ret, error);
-}
-
 int vm_start_threads(struct thaw_vm *vm, struct thaw_error *error)
 {
-    return start_threads(vm, NULL, NULL, error);
+    int r = 0;
+    for (uint32_t i = 0; i < vm->vcpu_count && r == 0; i++)
+        r = vcpu_start_thread(&vm->vcpus[i], vm->name, error);
+    return r;
 }
 
 int vm_prepare_shell(struct thaw_vm *vm, struct fresh *fresh, struct thaw_error *error)

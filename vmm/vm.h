@@ -73,14 +73,18 @@ struct thaw_vm {
 /* Puts memory behind a VM's range before KVM knows it (mem.h). */
 typedef int (*vm_map_fn)(void *data, struct thaw_vm *vm, struct thaw_error *error);
 
+/* Of the vCPUs of a new VM. They inherit from the thread that starts theirs: priority, affinity and
+ * control group. */
+enum vm_threads {
+    VM_THREADS_NONE, /* vm_start_threads comes later: until then the VM may only be freed */
+    VM_THREADS_ASLEEP,
+    VM_THREADS_ALERT, /* as by vm_alert */
+};
+
 /* Makes a shell: CREATED, no devices, its memory mapped by `map`, or, if that is NULL, vacant. */
 int vm_new_shell(struct thaw_env *env, const char *name, const struct vm_shape *shape,
-    vm_map_fn map, void *map_data, struct thaw_vm **ret, struct thaw_error *error);
-
-/* The same with vacant memory, in two halves. A VM whose threads were not started may only be
- * freed. vCPUs inherit from the thread that starts theirs: priority, affinity and control group. */
-int vm_new_idle_shell(struct thaw_env *env, const char *name, const struct vm_shape *shape,
-    struct thaw_vm **ret, struct thaw_error *error);
+    enum vm_threads threads, vm_map_fn map, void *map_data, struct thaw_vm **ret,
+    struct thaw_error *error);
 int vm_start_threads(struct thaw_vm *vm, struct thaw_error *error);
 
 /* Gives a shell what most guests have at least, so that it need not be set when there is no time.

@@ -106,7 +106,8 @@ int thaw_vm_new(
         .log_dirty = true,
     };
     struct thaw_vm *vm;
-    r = vm_new_shell(env, opt.name ? opt.name : "vm", &shape, map_memory, NULL, &vm, error);
+    r = vm_new_shell(
+        env, opt.name ? opt.name : "vm", &shape, VM_THREADS_ASLEEP, map_memory, NULL, &vm, error);
     if (r < 0)
         return r;
     r = boot(vm, &opt, error);

@@ -47,9 +47,9 @@ static void make_target(void)
 {
     struct thaw_error error;
     for (struct thaw_vm *other;;) {
-        cr_assert_eq(
-            vm_new_shell(target.env, "target", &source.vm->shape, NULL, NULL, &other, &error), 0,
-            "%s", error.message);
+        cr_assert_eq(vm_new_shell(target.env, "target", &source.vm->shape, VM_THREADS_ASLEEP, NULL,
+                         NULL, &other, &error),
+            0, "%s", error.message);
         if (known == KNOWN_PREPARED)
             cr_assert_eq(vm_prepare_shell(other, &prepared, &error), 0, "%s", error.message);
         bool is_known = other->fresh_chips && other->vcpus[0].fresh.state;
