@@ -44,10 +44,15 @@ static uint8_t pending_cause(const struct serial_state *s)
 }
 
 /* On the PC the interrupt reaches the controller only while the guest asserts OUT2. */
+static bool wants_irq(const struct serial_state *s)
+{
+    return pending_cause(s) != IIR_NONE && (s->mcr & MCR_OUT2);
+}
+
 static void update_irq_locked(struct serial *serial)
 {
-    const struct serial_state *s = &serial->state;
-    irq_line_set(&serial->irq, pending_cause(s) != IIR_NONE && (s->mcr & MCR_OUT2));
+    if (!serial->paused)
+        irq_line_set(&serial->irq, wants_irq(&serial->state));
 }
 
 static void fifo_put(struct serial_state *s, uint8_t byte)
@@ -222,11 +227,18 @@ size_t serial_input(struct serial *serial, const char *bytes, size_t count)
     return taken;
 }
 
+void serial_pause(struct serial *serial)
+{
+    pthread_mutex_lock(&serial->lock);
+    serial->paused = true;
+    pthread_mutex_unlock(&serial->lock);
+}
+
 void serial_resume(struct serial *serial)
 {
     pthread_mutex_lock(&serial->lock);
-    const struct serial_state *s = &serial->state;
-    serial->irq.level = pending_cause(s) != IIR_NONE && (s->mcr & MCR_OUT2);
+    serial->paused = false;
+    serial->irq.level = wants_irq(&serial->state);
     irq_line_sync(&serial->irq);
     pthread_mutex_unlock(&serial->lock);
 }

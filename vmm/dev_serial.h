@@ -20,9 +20,10 @@ struct serial_state {
 };
 
 struct serial {
-    pthread_mutex_t lock; /* guards state and irq; taken last */
+    pthread_mutex_t lock; /* guards state, irq and paused; taken last */
     struct serial_state state;
     struct irq_line irq;
+    bool paused; /* the line stays as it is: the interrupt controllers may be being saved */
     thaw_console_fn output;
     void *output_data;
 };
@@ -37,10 +38,14 @@ void serial_reset(struct serial *serial, const struct serial_state *state);
 
 void serial_save(struct serial *serial, struct serial_state *ret);
 
-/* Takes as much input as fits; returns how much. Any thread. */
+/* Takes as much input as fits; returns how much. Any thread, paused or not. */
 size_t serial_input(struct serial *serial, const char *bytes, size_t count);
 
-/* Drives the interrupt line from the state again, after the controllers were restored. */
+/* From here on input waits in the FIFO and leaves the interrupt line alone. No vCPU runs. */
+void serial_pause(struct serial *serial);
+
+/* Drives the interrupt line from the state again: after a pause, or after the controllers were
+ * restored. */
 void serial_resume(struct serial *serial);
 
 extern const struct bus_ops serial_bus_ops;

@@ -120,6 +120,9 @@ void machine_reset(struct machine *machine, const struct machine_state *state)
 
 void machine_pause(struct machine *machine)
 {
+    if (machine->pio.count == 0)
+        return;
+    serial_pause(&machine->serial);
     for (unsigned i = 0; i < machine->disk_count; i++)
         blk_pause(machine->disks[i].blk);
     if (machine->disk_count > 0)

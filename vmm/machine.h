@@ -120,7 +120,8 @@ void machine_reset(struct machine *machine, const struct machine_state *state);
 void machine_fini(struct machine *machine);
 
 /* Stops all work that devices do by themselves, and returns when none is in flight: while no vCPU
- * runs, guest memory and disks do not change after that. */
+ * runs, guest memory, disks and interrupt lines do not change after that. Console input is still
+ * taken. Zeroes are allowed. */
 void machine_pause(struct machine *machine);
 
 /* Lets devices work (again); each looks for requests that came while it was paused. */

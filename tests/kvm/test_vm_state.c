@@ -4,6 +4,7 @@
 #include "dirty.h"
 #include "guest.h"
 #include "pagemap.h"
+#include "timing.h"
 #include "vm_state.h"
 #include <criterion/criterion.h>
 #include <string.h>
@@ -385,6 +386,132 @@ Test(vm_state, a_vcpu_of_other_features_has_all_its_state_set)
     cr_assert_eq(name_leaf(&after->vcpus[0])->eax, 0x77616874);
     vm_state_free(after);
     free_both();
+}
+
+/* --- Console input beside it ------------------------------------------------------------------ */
+
+#define INPUT_ROUNDS 500
+#define COM1_DATA    0
+#define COM1_IER     1
+#define COM1_MCR     4
+#define COM1_LSR     5
+
+/* Types a byte in each round, some time after it began. */
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    unsigned begun, done; /* rounds */
+    uint64_t delay_ns;    /* of the round that has begun */
+} typist = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+static void *type(void *data)
+{
+    pthread_mutex_lock(&typist.lock);
+    while (typist.done < INPUT_ROUNDS) {
+        while (typist.begun == typist.done)
+            pthread_cond_wait(&typist.changed, &typist.lock);
+        uint64_t until = timing_now_ns() + typist.delay_ns;
+        pthread_mutex_unlock(&typist.lock);
+        while (timing_now_ns() < until)
+            ;
+        thaw_vm_console_input(data, "x", 1, NULL);
+        pthread_mutex_lock(&typist.lock);
+        typist.done++;
+        pthread_cond_broadcast(&typist.changed);
+    }
+    pthread_mutex_unlock(&typist.lock);
+    return NULL;
+}
+
+static void begin_round(uint64_t delay_ns)
+{
+    pthread_mutex_lock(&typist.lock);
+    typist.delay_ns = delay_ns;
+    typist.begun++;
+    pthread_cond_broadcast(&typist.changed);
+    pthread_mutex_unlock(&typist.lock);
+}
+
+static void end_round(void)
+{
+    pthread_mutex_lock(&typist.lock);
+    while (typist.done < typist.begun)
+        pthread_cond_wait(&typist.changed, &typist.lock);
+    pthread_mutex_unlock(&typist.lock);
+}
+
+static void com1_put(struct thaw_vm *vm, uint64_t reg, uint8_t value)
+{
+    serial_bus_ops.write(&vm->machine.serial, reg, &value, 1);
+}
+
+static uint8_t com1_get(struct thaw_vm *vm, uint64_t reg)
+{
+    uint8_t value;
+    serial_bus_ops.read(&vm->machine.serial, reg, &value, 1);
+    return value;
+}
+
+static bool pin_is_raised(const struct kvm_ioapic_state *ioapic)
+{
+    return ioapic->irr & 1u << MACHINE_COM1_GSI ||
+           ioapic->redirtbl[MACHINE_COM1_GSI].fields.remote_irr;
+}
+
+static struct kvm_irqchip read_ioapic(struct thaw_vm *vm)
+{
+    struct kvm_irqchip chip = {.chip_id = KVM_IRQCHIP_IOAPIC};
+    cr_assert_eq(ioctl(vm->fd, KVM_GET_IRQCHIP, &chip), 0);
+    return chip;
+}
+
+/* As a driver has COM1's pin, with nothing on its way. */
+static void open_pin(struct thaw_vm *vm)
+{
+    struct kvm_irqchip chip = read_ioapic(vm);
+    chip.chip.ioapic.irr &= ~(1u << MACHINE_COM1_GSI);
+    chip.chip.ioapic.redirtbl[MACHINE_COM1_GSI].bits = 0;
+    chip.chip.ioapic.redirtbl[MACHINE_COM1_GSI].fields.vector = 0x30;
+    chip.chip.ioapic.redirtbl[MACHINE_COM1_GSI].fields.trig_mode = 1;
+    cr_assert_eq(ioctl(vm->fd, KVM_SET_IRQCHIP, &chip), 0);
+    chip = read_ioapic(vm);
+    cr_assert_not(pin_is_raised(&chip.chip.ioapic));
+}
+
+/* An interrupt that a state's controllers have seen, and its serial port and local APIC have not,
+ * is one that nobody ever acknowledges. */
+Test(vm_state, input_that_comes_while_it_is_read_leaves_no_interrupt_behind_in_it)
+{
+    start("tick", "", 1, "tick 1\n");
+    struct thaw_vm *vm = source.vm;
+    com1_put(vm, COM1_MCR, 8);
+    com1_put(vm, COM1_IER, 1);
+    uint64_t begin = timing_now_ns();
+    vm_state_free(save(&source));
+    uint64_t takes_ns = timing_now_ns() - begin;
+
+    pthread_t thread;
+    cr_assert_eq(pthread_create(&thread, NULL, type, vm), 0);
+    for (unsigned i = 0; i < INPUT_ROUNDS; i++) {
+        open_pin(vm);
+        begin_round(takes_ns * (i % 50) / 40);
+        struct vm_state *state = save(&source);
+        end_round();
+        cr_assert(state->machine.serial.fifo_count > 0 ||
+                      !pin_is_raised(&state->chips.ioapic.chip.ioapic),
+            "round %u", i);
+        vm_state_free(state);
+        cr_assert_eq(com1_get(vm, COM1_DATA), 'x', "the source has it, in any case");
+        cr_assert_eq(com1_get(vm, COM1_LSR) & 1, 0);
+    }
+    pthread_join(thread, NULL);
+
+    open_pin(vm);
+    thaw_vm_console_input(vm, "y", 1, NULL);
+    machine_resume(&vm->machine); /* without the guest, which has no handler */
+    struct kvm_irqchip chip = read_ioapic(vm);
+    cr_assert(pin_is_raised(&chip.chip.ioapic), "it is announced once the VM goes on");
+    guest_free(&source);
 }
 
 Test(vm_state, a_state_of_another_shape_is_refused)

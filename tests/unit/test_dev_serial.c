@@ -166,3 +166,32 @@ Test(dev_serial, saved_state_continues_in_a_new_port)
     cr_assert_str_eq(rest, "eft");
     serial_fini(&other);
 }
+
+Test(dev_serial, input_while_the_machine_is_paused_is_kept_and_announced_when_it_goes_on)
+{
+    put(MCR, 8);
+    put(IER, 1);
+    serial_pause(&port);
+    cr_assert_eq(serial_input(&port, "ab", 2), 2);
+    cr_assert_eq(port.state.fifo_count, 2);
+    cr_assert(!port.irq.level, "the interrupt controllers are being saved");
+    serial_resume(&port);
+    cr_assert(port.irq.level);
+    cr_assert_eq(get(DATA), 'a');
+    cr_assert_eq(get(DATA), 'b');
+    cr_assert(!port.irq.level);
+    serial_input(&port, "c", 1);
+    cr_assert(port.irq.level);
+}
+
+Test(dev_serial, a_line_that_was_high_stays_high_while_the_machine_is_paused)
+{
+    put(MCR, 8);
+    put(IER, 1);
+    serial_input(&port, "a", 1);
+    serial_pause(&port);
+    serial_input(&port, "b", 1);
+    cr_assert(port.irq.level);
+    serial_resume(&port);
+    cr_assert(port.irq.level);
+}
