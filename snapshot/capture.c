@@ -115,9 +115,7 @@ static int capture_spaces(struct capture *capture, struct thaw_job *job, struct 
         .all = !capture->diff,
     };
     job_phase(job, "shared data", 0);
-    for (unsigned i = 0; i < 1 + capture->disk_count && r == 0; i++)
-        r = rewrite_space(&rewrite, &capture->indexes[i], error);
-    return r;
+    return rewrite_spaces(&rewrite, capture->indexes, 1 + capture->disk_count, error);
 }
 
 static int write_pack(struct capture *capture, struct thaw_job *job, struct thaw_error *error)

@@ -36,12 +36,10 @@ static int copy_spaces(struct capture *capture, struct thaw_job *job, struct tha
     job_phase(job, "copying", data_bytes(capture));
     for (unsigned i = 0; i < capture->from->space_count; i++) {
         int r = copy_index(capture->from->spaces[i].index, &capture->indexes[i], error);
-        if (r == 0)
-            r = rewrite_space(&rewrite, &capture->indexes[i], error);
         if (r < 0)
             return r;
     }
-    return 0;
+    return rewrite_spaces(&rewrite, capture->indexes, capture->from->space_count, error);
 }
 
 static int write_pack(struct capture *capture, struct thaw_job *job, struct thaw_error *error)

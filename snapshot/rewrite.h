@@ -12,13 +12,14 @@ struct rewrite {
     const struct contents *from; /* has the packs */
     struct pack_writer *writer;
     struct wire_b16 own; /* the id of the pack that is being written */
-    bool all;            /* every pack but that one is given up; else only those that are not worth
-                            keeping: mostly dead, or too many */
+    bool all;            /* every pack but that one is given up; else only those of which the spaces
+                            together keep too little, and the least of what is too many */
 };
 
-/* Replaces *index by one that refers to fewer packs, if that should be. *index stays the caller's,
- * and on failure the same. */
-int rewrite_space(
-    const struct rewrite *rewrite, struct page_index **index, struct thaw_error *error);
+/* Replaces each of the snapshot's indexes, of which there are `count`, by one that refers to fewer
+ * packs, if that should be. They stay the caller's, and those that were not replaced when it failed
+ * are the same. */
+int rewrite_spaces(const struct rewrite *rewrite, struct page_index **indexes, unsigned count,
+    struct thaw_error *error);
 
 #endif

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 static char store_path[64];
@@ -153,6 +154,40 @@ Test(snapshot, all_memory_of_a_clone_is_the_sources)
     struct thaw_error error;
     cr_assert_eq(thaw_store_delete(store, "s1", &error), 0, "%s", error.message);
     memory_is_equal(THAW_RESTORE_LAZY);
+}
+
+/* Their pages are in one pack, and the pack stays for the disk's sake. */
+Test(snapshot, a_diff_leaves_memory_where_it_is_also_beside_a_large_disk)
+{
+    static struct guest source, clone;
+    char path[] = "/tmp/thaw-disk-XXXXXX";
+    int fd = mkstemp(path);
+    cr_assert_eq(ftruncate(fd, 16 << 20), 0);
+    close(fd);
+    struct thaw_disk_options disk = {.size = sizeof(disk), .path = path};
+    guest_new(&source, (struct thaw_vm_options){.name = "source",
+                           .kernel_path = "blkpattern",
+                           .cmdline = "loop=1 blocks=2048",
+                           .mem_bytes = 32 << 20,
+                           .disks = &disk,
+                           .disk_count = 1});
+    guest_start(&source);
+    guest_expect(&source, "generation 1 ", 0);
+    cr_assert_eq(thaw_vm_pause(source.vm, NULL), 0);
+    static uint8_t data[1 << 20];
+    cr_assert_eq(getrandom(data, sizeof(data), 0), sizeof(data));
+    cr_assert_eq(mem_write(&source.vm->mem, 16 << 20, data, sizeof(data)), 0);
+
+    cr_assert_gt(take(&source, "full", 0).stored_bytes, sizeof(data));
+    cr_assert_eq(mem_write(&source.vm->mem, 24 << 20, data, PAGE_BYTES), 0);
+    struct thaw_snapshot_result diff = take(&source, "diff", THAW_SNAPSHOT_DIFF);
+    cr_assert_lt(diff.stored_bytes, sizeof(data) / 2);
+    verify("diff");
+    restore(&clone, "diff", THAW_RESTORE_EAGER);
+    cr_assert_eq(compare_memory(&source, &clone), 0);
+    guest_free(&clone);
+    guest_free(&source);
+    unlink(path);
 }
 
 Test(snapshot, a_diff_stores_what_changed_and_restores_without_its_ancestors)
