@@ -3,6 +3,7 @@
 // does.
 
 #include "rewrite.h"
+#include "manifest.h"
 
 #define LIVE_PERCENT_MIN     25
 #define CHECK_INTERVAL_PAGES 256
@@ -80,6 +81,14 @@ static void limit_space(const struct page_index *index, const struct plan *plan)
     limit(packs, count, INDEX_PACKS_MAX - 1);
 }
 
+static void limit_snapshot(const struct plan *plan)
+{
+    struct old_pack *packs[CONTENTS_SPACES_MAX * PAGE_INDEX_PACKS_MAX];
+    for (unsigned i = 0; i < plan->count; i++)
+        packs[i] = &plan->packs[i];
+    limit(packs, plan->count, MANIFEST_PACKS_MAX - 1);
+}
+
 /* A pack's file goes when no space refers to it any more, so all spaces are looked at together. */
 static int make_plan(const struct rewrite *rewrite, struct page_index *const *indexes,
     unsigned count, struct plan *ret, struct thaw_error *error)
@@ -96,6 +105,7 @@ static int make_plan(const struct rewrite *rewrite, struct page_index *const *in
         ret->packs[i].victim = !is_worth_keeping(rewrite, &ret->packs[i]);
     for (unsigned i = 0; i < count; i++)
         limit_space(indexes[i], ret);
+    limit_snapshot(ret);
     return 0;
 }
 

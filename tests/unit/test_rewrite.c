@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "manifest.h"
 #include "rewrite.h"
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -239,5 +240,27 @@ Test(rewrite, an_index_keeps_the_packs_that_hold_most_of_it)
     cr_assert_eq(rewrite(false), 5);
     cr_assert_eq(page_index_pack_count(indexes[0]), INDEX_PACKS_MAX);
     cr_assert(!refers_to(0, 7) && !refers_to(0, 47) && refers_to(0, 8));
+    check_contents(runs, ARRAY_SIZE(runs));
+}
+
+/* Each space has packs of its own. Those of memory hold a page, and the others two. */
+Test(rewrite, all_spaces_together_refer_to_no_more_packs_than_a_snapshot_can_have)
+{
+    enum {
+        EACH = 30,
+        TOO_MANY = CONTENTS_SPACES_MAX * EACH + 1 - MANIFEST_PACKS_MAX
+    };
+    static struct run runs[CONTENTS_SPACES_MAX * EACH];
+    for (unsigned i = 0; i < ARRAY_SIZE(runs); i++) {
+        unsigned space = i / EACH;
+        runs[i] = (struct run){space, 2 * (i % EACH), space ? 2 : 1, i, 0};
+        make_pack(i, &runs[i], 1, 0);
+    }
+    for (unsigned space = 0; space < CONTENTS_SPACES_MAX; space++)
+        make_index(space, 2 * EACH, runs, ARRAY_SIZE(runs));
+    cr_assert_eq(rewrite(false), TOO_MANY);
+    cr_assert_eq(page_index_pack_count(indexes[0]), EACH - TOO_MANY + 1);
+    for (unsigned space = 1; space < CONTENTS_SPACES_MAX; space++)
+        cr_assert_eq(page_index_pack_count(indexes[space]), EACH);
     check_contents(runs, ARRAY_SIZE(runs));
 }
