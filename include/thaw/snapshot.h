@@ -30,7 +30,9 @@ enum thaw_job_state {
 struct thaw_job_progress {
     size_t size; /* set by the caller; fields that lie beyond it are not written */
     enum thaw_job_state state;
-    const char *phase;    /* what it is doing, in a word or two; a constant */
+    const char *phase;    /* what it is doing, in a word or two; a constant. A snapshot's
+                             begin with "starting" and "memory", and its VM stands still for it no
+                             longer than that */
     uint64_t done_bytes;  /* of total_bytes; never goes back */
     uint64_t total_bytes; /* 0 while not known */
 };

@@ -69,6 +69,49 @@ is_quiet() { [ "$("$THAW" ls --state creating --json | jq .total)" = 0 ]; }
 check "a client that is killed cancels its snapshot" soon is_quiet
 same "and none is there" 0 "$("$THAW" ls --state ready --json | jq .total)"
 
+# Of a VM that stands still for it (its first, since a later one finds most of it stored): who wants
+# something else is told so, and need not wait.
+call -N -d '{"name":"still","level":19,"mode":"full","stop_and_copy":true}' $url/snapshots >"$work/lines" &
+pid=$!
+soon has_state a paused
+same "pausing a VM that stands still for a snapshot" "409 busy" \
+    "$(error_of -X PUT -d '{"state":"paused"}' $url/vm/state)"
+same "letting it run" "409 busy" "$(error_of -X PUT -d '{"state":"running"}' $url/vm/state)"
+same "cancelling the snapshot is heard meanwhile" true "$(call -X DELETE $url/snapshots | jq .cancelling)"
+wait "$pid"
+same "and done" "failed cancelled" "$(tail -n 1 "$work/lines" | jq -r '"\(.state) \(.error.code)"')"
+check "and the VM goes on" goes_on a
+"$THAW" pause a
+call -N -d "$(body paused)" $url/snapshots >"$work/lines" &
+pid=$!
+soon exists paused
+same "letting a VM run that was paused before" "409 busy" \
+    "$(error_of -X PUT -d '{"state":"running"}' $url/vm/state)"
+same "cancelling that" true "$(call -X DELETE $url/snapshots | jq .cancelling)"
+wait "$pid"
+check "it can run afterwards" "$THAW" resume a
+check "and does" goes_on a
+
+# A reset, of a clone that has written as much.
+"$THAW" run --name w --guest memtouch --initrd "$work/data" --mem 64M --cmdline "op=write" --detach </dev/null
+check "a snapshot of it" "$THAW" snapshot w --name w
+"$THAW" stop w
+check "restored" "$THAW" restore w --name w --detach
+socket=$THAW_RUNTIME/w/api.sock
+check "it writes" goes_on w
+check "all of it" goes_on w
+call -N -d '{"name":"dirty","level":19,"mode":"diff","stop_and_copy":true}' $url/snapshots >"$work/lines" &
+pid=$!
+soon has_state w paused
+same "resetting a VM that stands still for a snapshot" "409 busy" "$(error_of -X POST $url/vm/reset)"
+same "is answered while it does" paused "$(vm w state)"
+same "its snapshot can still be cancelled" true "$(call -X DELETE $url/snapshots | jq .cancelling)"
+wait "$pid"
+check "and then it is reset" "$THAW" reset w
+"$THAW" stop w
+"$THAW" rm w >/dev/null
+socket=$THAW_RUNTIME/a/api.sock
+
 # Two at once.
 "$THAW" snapshot a --name first --level 19 --full >"$work/first" 2>&1 &
 pid=$!

@@ -139,6 +139,7 @@ int capture_begin(struct capture *capture, const char *store_path,
     const struct thaw_snapshot_options *options, struct server_stream *ret,
     struct thaw_error *error)
 {
+    struct thaw_vm_info info = {.size = sizeof(info)};
     struct follower *follower;
     int rc;
 
@@ -147,6 +148,7 @@ int capture_begin(struct capture *capture, const char *store_path,
     follower = calloc(1, sizeof(*follower));
     if (!follower)
         return fail_errno(error, ENOMEM, "cannot take a snapshot");
+    thaw_vm_get_info(capture->vm, &info);
     rc = start_job(capture, store_path, options, error);
     if (rc < 0) {
         free(follower);
@@ -156,6 +158,7 @@ int capture_begin(struct capture *capture, const char *store_path,
     *follower = (struct follower){.capture = capture, .changed = true};
     capture->follower = follower;
     capture->kill = options->flags & THAW_SNAPSHOT_KILL;
+    capture->holds = info.state != THAW_VM_RUNNING || options->flags & THAW_SNAPSHOT_STOP_AND_COPY;
     *ret = (struct server_stream){.next = next_line, .gone = stream_gone, .data = follower};
     return 0;
 }
@@ -163,6 +166,17 @@ int capture_begin(struct capture *capture, const char *store_path,
 bool capture_is_running(const struct capture *capture)
 {
     return capture->job != NULL;
+}
+
+bool capture_holds_vm(const struct capture *capture)
+{
+    struct thaw_job_progress now = {.size = sizeof(now)};
+
+    if (!capture->job || !capture->holds)
+        return false;
+    thaw_job_poll(capture->job, &now);
+    return now.state == THAW_JOB_RUNNING &&
+           (strcmp(now.phase, "starting") == 0 || strcmp(now.phase, "memory") == 0);
 }
 
 void capture_cancel(struct capture *capture)

@@ -22,6 +22,7 @@ struct capture {
     thaw_store *store;
     thaw_job *job; /* NULL: none is being taken */
     bool kill;     /* the VM ends with it */
+    bool holds;    /* the VM stands still until all of its memory is stored */
     struct loop_source source;
     struct follower *follower; /* NULL: nobody listens any more */
 };
@@ -33,6 +34,10 @@ int capture_begin(struct capture *capture, const char *store_path,
     struct thaw_error *error);
 
 bool capture_is_running(const struct capture *capture);
+
+/* True while one is being taken for which the VM may stand still for long: what changes its state
+ * in the library would wait for that. */
+bool capture_holds_vm(const struct capture *capture);
 
 /* Asks it to end early. Does nothing if there is none. */
 void capture_cancel(struct capture *capture);

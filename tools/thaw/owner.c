@@ -122,10 +122,23 @@ static void note_state(struct owner *owner)
         write_record(owner, NULL);
 }
 
+/* The library would wait, and with it everyone who wants something of this process: also who wants
+ * to cancel what it waits for. */
+static int check_not_held(struct owner *owner, struct thaw_error *error)
+{
+    if (!capture_holds_vm(&owner->capture))
+        return 0;
+    return fail_set(error, -EBUSY,
+        "VM '%s' stands still for a snapshot: wait until its memory is stored, or cancel that",
+        owner->config.name);
+}
+
 int owner_set_state(struct owner *owner, enum thaw_vm_state state, struct thaw_error *error)
 {
-    int rc;
+    int rc = state == THAW_VM_STOPPED ? 0 : check_not_held(owner, error);
 
+    if (rc < 0)
+        return rc;
     if (state == THAW_VM_STOPPED)
         capture_cancel(&owner->capture);
     if (state == THAW_VM_PAUSED)
@@ -149,6 +162,9 @@ int owner_reset(struct owner *owner, enum thaw_clock clock, struct thaw_error *e
             owner->config.name);
     if (owner->ended)
         return fail_set(error, THAW_ESTATE, "VM '%s' has ended", owner->config.name);
+    if (capture_is_running(&owner->capture))
+        return fail_set(
+            error, -EBUSY, "a snapshot of VM '%s' is being taken just now", owner->config.name);
     rc = thaw_vm_reset(owner->vm, &options, error);
     note_state(owner);
     return rc;
@@ -181,10 +197,12 @@ bool owner_cancel_snapshot(struct owner *owner)
 int owner_image_fd(struct owner *owner, const char *id, struct thaw_error *error)
 {
     const char *own = owner->config.snapshot_id;
+    int rc;
 
     if (!own || strcmp(own, id) != 0)
         return fail_set(error, THAW_ESTATE, "this VM was not restored from snapshot '%s'", id);
-    return thaw_vm_memory_fd(owner->vm, error);
+    rc = check_not_held(owner, error);
+    return rc < 0 ? rc : thaw_vm_memory_fd(owner->vm, error);
 }
 
 static void vm_ready(void *data, uint32_t events)
