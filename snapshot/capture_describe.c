@@ -6,7 +6,6 @@
 #include "state_file.h"
 #include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <thaw/version.h>
 
 static void copy(char *dst, size_t bytes, const char *src)
@@ -193,16 +192,14 @@ static int describe_disks(
         return error_errno(error, ENOMEM, "describing a snapshot");
     for (unsigned i = 0; i < capture->disk_count; i++) {
         struct manifest_disk *disk = &manifest->disks[manifest->disk_count++];
-        struct stat st = {0};
-        disk->bytes = disk_bytes(blk_disk(vm->machine.disks[i].blk));
+        const struct disk *source = blk_disk(vm->machine.disks[i].blk);
+        disk->bytes = disk_bytes(source);
         disk->base_bytes = disk->bytes;
+        disk->base_mtime_ns = disk_base_mtime_ns(source);
         disk->read_only = vm->disks[i].read_only;
         disk->base_path = strdup(vm->disks[i].path ? vm->disks[i].path : "");
         if (!disk->base_path)
             return error_errno(error, ENOMEM, "describing a snapshot");
-        if (vm->disks[i].path && stat(vm->disks[i].path, &st) == 0)
-            disk->base_mtime_ns =
-                (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
     }
     return 0;
 }

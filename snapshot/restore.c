@@ -12,7 +12,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
-#include <sys/stat.h>
 
 struct restore {
     struct thaw_env *env;
@@ -107,23 +106,22 @@ static int check_overrides(const struct restore *restore, struct thaw_error *err
     return 0;
 }
 
-/* An image that was changed since the snapshot is not what the guest's file system expects. */
+/* Another image, or one that was changed since the VM opened it, is not what the guest's file
+ * system expects. */
 static int check_base(const struct manifest_disk *disk, const struct base_override *other,
-    uint64_t bytes, unsigned index, struct thaw_error *error)
+    const struct disk_layer *base, uint64_t bytes, unsigned index, struct thaw_error *error)
 {
-    struct stat st;
     if (bytes != disk->base_bytes)
         return error_set(error, THAW_EIMAGE,
             "the base image of disk %u has %" PRIu64 " bytes, and had %" PRIu64
             " when the snapshot was taken",
             index, bytes, disk->base_bytes);
-    if (other->path || other->fd > 0 || stat(disk->base_path, &st) < 0)
+    if (other->path || other->fd > 0)
         return 0;
-    uint64_t mtime_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
-    if (mtime_ns != disk->base_mtime_ns)
+    if (disk_raw_mtime_ns(base) != disk->base_mtime_ns)
         return error_set(error, THAW_EIMAGE,
-            "the base image of disk %u, %s, was written to after the snapshot was taken; give the "
-            "unchanged image as another path",
+            "the base image of disk %u, %s, was replaced or written to since the VM opened it; "
+            "give the unchanged image as another path",
             index, disk->base_path);
     return 0;
 }
@@ -141,7 +139,7 @@ static int open_layers(struct restore *restore, unsigned index, struct disk_laye
     int r = disk_raw_open(other.fd > 0 ? NULL : path, other.fd, &base, ret_bytes, error);
     if (r < 0)
         return r;
-    r = check_base(disk, &other, *ret_bytes, index, error);
+    r = check_base(disk, &other, base, *ret_bytes, index, error);
     if (r == 0)
         r = disk_source_new(restore->image->contents, index, base, ret, error);
     if (r < 0)

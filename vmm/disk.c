@@ -108,6 +108,14 @@ bool disk_is_read_only(const struct disk *disk)
     return !disk->overlay;
 }
 
+uint64_t disk_base_mtime_ns(const struct disk *disk)
+{
+    const struct disk_layer *layer = disk->top;
+    while (layer->below)
+        layer = layer->below;
+    return disk_raw_mtime_ns(layer);
+}
+
 struct disk_layer *disk_top(const struct disk *disk)
 {
     return disk->top;

@@ -64,6 +64,9 @@ void disk_free(struct disk *disk);
 uint64_t disk_bytes(const struct disk *disk);
 bool disk_is_read_only(const struct disk *disk);
 
+/* disk_raw_mtime_ns of the base image, which is the lowest layer. */
+uint64_t disk_base_mtime_ns(const struct disk *disk);
+
 /* The uppermost layer: borrowed. */
 struct disk_layer *disk_top(const struct disk *disk);
 

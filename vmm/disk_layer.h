@@ -60,6 +60,10 @@ void disk_layer_free_stack(struct disk_layer *top);
 int disk_raw_open(const char *path, int fd, struct disk_layer **ret, uint64_t *ret_bytes,
     struct thaw_error *error);
 
+/* When the image had last been written to as it was opened. It may be another file than its path
+ * leads to by now. `layer` is one of disk_raw_open's. */
+uint64_t disk_raw_mtime_ns(const struct disk_layer *layer);
+
 /* A layer that holds the blocks that the guest wrote, in a sparse file at their own offsets. */
 struct disk_overlay {
     struct disk_layer layer;

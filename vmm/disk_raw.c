@@ -13,6 +13,7 @@
 struct disk_raw {
     struct disk_layer layer;
     int fd;
+    uint64_t mtime_ns;
 };
 
 static void raw_lookup(
@@ -72,7 +73,8 @@ static int open_fd(int fd, const char *what, int *ret_fd, struct thaw_error *err
     return *ret_fd >= 0 ? 0 : error_errno(error, errno, "using %s", what);
 }
 
-static int image_bytes(int fd, const char *what, uint64_t *ret_bytes, struct thaw_error *error)
+static int examine(
+    int fd, const char *what, uint64_t *ret_bytes, uint64_t *ret_mtime_ns, struct thaw_error *error)
 {
     struct stat st;
     uint64_t bytes = 0;
@@ -97,6 +99,7 @@ static int image_bytes(int fd, const char *what, uint64_t *ret_bytes, struct tha
         return error_set(
             error, -EFBIG, "%s has %" PRIu64 " bytes: more than a disk may have", what, bytes);
     *ret_bytes = bytes;
+    *ret_mtime_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
     return 0;
 }
 
@@ -105,7 +108,7 @@ int disk_raw_open(const char *path, int fd, struct disk_layer **ret, uint64_t *r
 {
     char what[256];
     _cleanup_close_ int own_fd = -1;
-    uint64_t bytes = 0;
+    uint64_t bytes = 0, mtime_ns = 0;
     int r;
     if (fd > 0) {
         snprintf(what, sizeof(what), "base image (descriptor %d)", fd);
@@ -118,7 +121,7 @@ int disk_raw_open(const char *path, int fd, struct disk_layer **ret, uint64_t *r
     }
     if (r < 0)
         return r;
-    r = image_bytes(own_fd, what, &bytes, error);
+    r = examine(own_fd, what, &bytes, &mtime_ns, error);
     if (r < 0)
         return r;
 
@@ -127,7 +130,13 @@ int disk_raw_open(const char *path, int fd, struct disk_layer **ret, uint64_t *r
         return error_errno(error, ENOMEM, "opening %s", what);
     raw->layer.ops = &raw_ops;
     raw->fd = take_fd(&own_fd);
+    raw->mtime_ns = mtime_ns;
     *ret = &raw->layer;
     *ret_bytes = bytes;
     return 0;
+}
+
+uint64_t disk_raw_mtime_ns(const struct disk_layer *layer)
+{
+    return CONTAINER_OF(layer, const struct disk_raw, layer)->mtime_ns;
 }
