@@ -68,6 +68,32 @@ refused "runtime directory that cannot be made" 1 "runtime directory" env THAW_R
 mkdir -m 777 "$work/open"
 refused "runtime directory that others can change" 1 "THAW_RUNTIME" env THAW_RUNTIME="$work/open" \
     "$THAW" run --name x --guest tick
+# Where all may make directories, somebody else's may have a VM's name.
+mkdir -m 1777 "$work/sticky"
+mkdir -m 777 "$work/sticky/ours" "$work/sticky/theirs"
+refused "a VM's directory that others can change" 1 "can be changed by others" \
+    env THAW_RUNTIME="$work/sticky" "$THAW" run --name ours --guest tick \
+    --cmdline 'ticks=1 interval=1000'
+if chown 65534 "$work/sticky/theirs" 2>/dev/null; then
+    echo '{"name":"theirs"}' >"$work/sticky/theirs/status.json"
+    echo precious >"$work/victim"
+    ln -s "$work/victim" "$work/sticky/theirs/console.log"
+    for mode in 777 700; do
+        chmod $mode "$work/sticky/theirs"
+        refused "a VM's directory that is another user's, with mode $mode" 1 "is another user's" \
+            env THAW_RUNTIME="$work/sticky" "$THAW" run --name theirs --guest tick \
+            --cmdline 'ticks=1 interval=1000'
+        same "nothing was made or removed in it" "console.log
+status.json" "$(ls "$work/sticky/theirs")"
+        same "nor written through a link of theirs" precious "$(cat "$work/victim")"
+    done
+    chmod 777 "$work/sticky/theirs"
+    refused "nor is it read, if others can change it" 1 "cannot read" \
+        env THAW_RUNTIME="$work/sticky" "$THAW" stop theirs
+    same "nor listed" 0 "$(THAW_RUNTIME=$work/sticky "$THAW" ps --json | jq '.items | length')"
+else
+    skip "a VM's directory that is another user's" "only root can make one"
+fi
 refused "runtime directory whose path is too long for a socket" 1 "shorter" \
     env THAW_RUNTIME="$work/$(printf '%0100d' 0)" "$THAW" run --name x --guest tick
 refused "store that is no directory" 1 "store" "$THAW" run --name x --guest tick --store "$work/noise"

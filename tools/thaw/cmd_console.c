@@ -69,14 +69,15 @@ static int write_output(void *data, const char *bytes, size_t count)
 static int print_log(const struct runtime_entry *entry, uint64_t tail)
 {
     static const char *const names[] = {RUNTIME_OLD_LOG, RUNTIME_LOG};
-    _cleanup_close_ int dir_fd = open(entry->dir_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    _cleanup_close_ int dir_fd =
+        open(entry->dir_path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     int fds[ARRAY_SIZE(names)];
     uint64_t bytes[ARRAY_SIZE(names)], later = 0;
 
     for (size_t i = ARRAY_SIZE(names); i-- > 0;) {
         off_t end;
 
-        fds[i] = openat(dir_fd, names[i], O_RDONLY | O_CLOEXEC);
+        fds[i] = openat(dir_fd, names[i], O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
         end = fds[i] < 0 ? 0 : lseek(fds[i], 0, SEEK_END);
         bytes[i] = end > 0 ? (uint64_t)end : 0;
         if (fds[i] >= 0)

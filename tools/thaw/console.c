@@ -42,7 +42,8 @@ int console_open(int dir_fd, struct console **ret, struct thaw_error *error)
         console_close(console);
         return fail_errno(error, err, "cannot make the console's event descriptor");
     }
-    console->log_fd = openat(dir_fd, RUNTIME_LOG, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    console->log_fd =
+        openat(dir_fd, RUNTIME_LOG, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (console->log_fd < 0) {
         int err = errno;
 
@@ -152,8 +153,8 @@ static void log_rotate(struct console *console)
     cleanup_close(&console->log_fd);
     console->log_bytes = 0;
     renameat(console->dir_fd, RUNTIME_LOG, console->dir_fd, RUNTIME_OLD_LOG);
-    console->log_fd =
-        openat(console->dir_fd, RUNTIME_LOG, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    console->log_fd = openat(
+        console->dir_fd, RUNTIME_LOG, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 }
 
 static void log_put(struct console *console, const char *bytes, size_t count)

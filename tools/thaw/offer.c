@@ -95,10 +95,13 @@ static int ask(
     const struct runtime_slot *slot, const char *name, const char *snapshot_id, int64_t deadline)
 {
     _cleanup_free_ char *dir_path = dir_of(slot, name);
-    _cleanup_close_ int fd = dir_path ? client_connect(dir_path, deadline, NULL) : -ENOMEM;
+    _cleanup_close_ int fd = -ENOENT;
     char target[80];
     int memory_fd = -1, rc;
 
+    /* Somebody else may have taken the name after its VM was gone. */
+    if (runtime_is_own(slot, name))
+        fd = dir_path ? client_connect(dir_path, deadline, NULL) : -ENOMEM;
     if (fd == -ENOENT || fd == -ECONNREFUSED) {
         struct offer_path path = path_of(snapshot_id, name);
 

@@ -113,9 +113,22 @@ static int lock_op(int fd, int op, short type, short *ret_type)
     return rc < 0 ? -errno : 0;
 }
 
+/* Where all may make directories, such as in /tmp, a VM's may be another user's, or one that others
+ * can put links into. */
+static bool is_private(int dir_fd, bool *ret_own)
+{
+    struct stat st;
+
+    if (fstat(dir_fd, &st) != 0)
+        return false;
+    *ret_own = st.st_uid == geteuid();
+    return !(st.st_mode & 022);
+}
+
 static bool is_locked(int dir_fd)
 {
-    _cleanup_close_ int fd = openat(dir_fd, LOCK_FILE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    _cleanup_close_ int fd =
+        openat(dir_fd, LOCK_FILE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     short type = F_UNLCK;
 
     return fd >= 0 && lock_op(fd, F_OFD_GETLK, F_RDLCK, &type) == 0 && type != F_UNLCK;
@@ -145,12 +158,14 @@ static int lock_dir(int root_fd, int dir_fd, const char *name, int *ret_fd)
     return 1;
 }
 
-/* Opens (or with `create` makes) and locks the VM's directory. */
+/* Opens (or with `create` makes) and locks the VM's directory. THAW_ESTATE: it is not ours alone,
+ * and nothing in it was touched. */
 static int open_locked(
     int root_fd, const char *name, bool create, int *ret_dir_fd, int *ret_lock_fd)
 {
     for (int attempt = 0; attempt < 100; attempt++) {
         _cleanup_close_ int dir_fd = -1;
+        bool own;
         int rc;
 
         if (create && mkdirat(root_fd, name, 0700) != 0 && errno != EEXIST)
@@ -161,6 +176,8 @@ static int open_locked(
                 continue;
             return -errno;
         }
+        if (!is_private(dir_fd, &own) || !own)
+            return THAW_ESTATE;
         rc = lock_dir(root_fd, dir_fd, name, ret_lock_fd);
         if (rc < 0)
             return rc;
@@ -195,6 +212,12 @@ int runtime_claim(const char *name, struct runtime_slot *ret, struct thaw_error 
         rc = open_locked(slot.root_fd, name, true, &slot.dir_fd, &slot.lock_fd);
         if (rc == -EBUSY)
             fail_set(error, rc, "the name '%s' is in use by a running VM", name);
+        else if (rc == THAW_ESTATE)
+            rc = fail_set(error, -EPERM,
+                "the directory '%s/%s' is another user's, or can be changed by others: remove it, "
+                "or "
+                "set THAW_RUNTIME to a directory of your own",
+                root, name);
         else if (rc < 0)
             fail_errno(error, -rc, "cannot use the runtime directory '%s/%s'", root, name);
     }
@@ -249,8 +272,8 @@ int runtime_write_status(
 {
     size_t count = 0;
     _cleanup_free_ char *text = json_text_make(status, &count);
-    _cleanup_close_ int fd =
-        openat(slot->dir_fd, STATUS_TMP, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    _cleanup_close_ int fd = openat(
+        slot->dir_fd, STATUS_TMP, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     int rc;
 
     if (!text)
@@ -265,7 +288,8 @@ int runtime_write_status(
 
 static json_t *read_status(int dir_fd)
 {
-    _cleanup_close_ int fd = openat(dir_fd, STATUS_FILE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    _cleanup_close_ int fd =
+        openat(dir_fd, STATUS_FILE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     _cleanup_json_ json_t *status = NULL;
     _cleanup_free_ char *text = NULL;
     struct stat st;
@@ -281,15 +305,19 @@ static json_t *read_status(int dir_fd)
     return json_is_object(status) ? take_ptr(status) : NULL;
 }
 
-/* -ENOENT if the directory is gone, or neither owned nor a record: one being made or removed. */
+/* -ENOENT if the directory is gone, or neither owned nor a record: one being made or removed.
+ * -EPERM if it is not for us to believe; root reads what other users' VMs are. */
 static int read_entry(int root_fd, const char *root, const char *name, struct runtime_entry *ret)
 {
     _cleanup_close_ int dir_fd =
         openat(root_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     struct runtime_entry entry = {0};
+    bool own;
 
     if (dir_fd < 0)
         return errno == ENOTDIR || errno == ELOOP ? -ENOENT : -errno;
+    if (!is_private(dir_fd, &own) || !(own || geteuid() == 0))
+        return -EPERM;
     /* In this order: a process that ends writes its last status before it gives up the lock. */
     entry.alive = is_locked(dir_fd);
     entry.status = read_status(dir_fd);
@@ -403,6 +431,15 @@ bool runtime_is_alive(const struct runtime_entry *entry)
     return dir_fd >= 0 && is_locked(dir_fd);
 }
 
+bool runtime_is_own(const struct runtime_slot *slot, const char *name)
+{
+    _cleanup_close_ int dir_fd =
+        openat(slot->root_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    bool own;
+
+    return dir_fd >= 0 && is_private(dir_fd, &own) && own;
+}
+
 int runtime_remove(const char *name, struct thaw_error *error)
 {
     struct runtime_slot slot = {.root_fd = -1, .dir_fd = -1, .lock_fd = -1};
@@ -416,6 +453,11 @@ int runtime_remove(const char *name, struct thaw_error *error)
     runtime_release(&slot, rc == 0);
     if (rc == -EBUSY)
         return fail_set(error, rc, "VM '%s' is running", name);
+    if (rc == THAW_ESTATE)
+        return fail_set(error, -EPERM,
+            "cannot remove the record of VM '%s': it is another user's, or can be changed by "
+            "others",
+            name);
     if (rc < 0 && rc != -ENOENT)
         return fail_errno(error, -rc, "cannot remove the record of VM '%s'", name);
     return 0;

@@ -33,7 +33,7 @@ struct runtime_slot {
 };
 
 /* Takes the name and empties its directory. -EBUSY: a living process has it; -ENAMETOOLONG: the
- * socket's path would not fit. */
+ * socket's path would not fit; -EPERM: the directory is another user's, or others can change it. */
 int runtime_claim(const char *name, struct runtime_slot *ret, struct thaw_error *error);
 
 /* Replaces status.json. */
@@ -63,6 +63,9 @@ void runtime_list_free(struct runtime_entry *entries, size_t count);
 
 /* True while a process holds the name. */
 bool runtime_is_alive(const struct runtime_entry *entry);
+
+/* True if another VM's directory is the user's own, and nobody else can change it. */
+bool runtime_is_own(const struct runtime_slot *slot, const char *name);
 
 /* Removes the record of a VM whose process is gone. -EBUSY if it has one; no error if another
  * process was faster. */
