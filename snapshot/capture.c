@@ -34,13 +34,19 @@ static int make_overlays(struct capture *capture, struct thaw_error *error)
     return 0;
 }
 
-/* From here on the guest writes above what the snapshot reads. Cannot fail. */
+/* From here on the guest writes above what the snapshot reads. Cannot fail. An overlay that was not
+ * written is above that already: each that is pushed costs a file for as long as the VM lives. */
 static void freeze_disks(struct capture *capture)
 {
     for (unsigned i = 0; i < capture->disk_count; i++) {
         struct disk *disk = blk_disk(capture->vm->machine.disks[i].blk);
-        capture->frozen[i] = disk_top(disk);
-        if (capture->overlays[i])
+        struct disk_layer *top = disk_top(disk);
+        capture->frozen[i] = top;
+        if (!capture->overlays[i])
+            continue;
+        if (disk_is_unwritten(disk, top->below))
+            capture->frozen[i] = top->below;
+        else
             disk_push_overlay(disk, take_ptr(capture->overlays[i]));
     }
 }

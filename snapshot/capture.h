@@ -26,8 +26,9 @@ struct capture {
     struct vm_state *state;
     struct capture_memory *memory; /* NULL: not begun */
     bool kept_from_running;        /* for KILL: to be resumed if it comes to nothing */
-    struct disk_overlay *overlays[THAW_DISKS_MAX]; /* to be pushed; NULL: read-only, or pushed */
-    struct disk_layer *frozen[THAW_DISKS_MAX];     /* the top layer at the instant */
+    /* To be pushed; NULL: read-only, or pushed. One that turns out not to be needed stays. */
+    struct disk_overlay *overlays[THAW_DISKS_MAX];
+    struct disk_layer *frozen[THAW_DISKS_MAX]; /* the highest with blocks of the instant */
     unsigned disk_count;
     struct page_index *indexes[CONTENTS_SPACES_MAX];
     struct pack_totals totals;

@@ -31,7 +31,8 @@ struct lineage {
 struct lineage *lineage_of(struct thaw_vm *vm);
 
 /* The snapshot that the VM was last saved as is `base` from now on, which becomes the lineage's;
- * NULL: there is none any more. layers: the top layer of each disk at that instant. */
+ * NULL: there is none any more. layers: of each disk the highest that has blocks of that
+ * instant. */
 void lineage_advance(struct lineage *lineage, struct contents *base,
     struct disk_layer *const layers[THAW_DISKS_MAX]);
 

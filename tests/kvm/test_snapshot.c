@@ -3,6 +3,7 @@
 #include "guest.h"
 #include "vm.h"
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -343,6 +344,67 @@ Test(snapshot, disks_come_back_as_they_were_and_diverge)
     char command[128];
     snprintf(command, sizeof(command), "cmp -n 8388608 %s /dev/zero", base);
     cr_assert_eq(system(command), 0, "the base image was written");
+    unlink(base);
+}
+
+static unsigned open_files(void)
+{
+    unsigned count = 0;
+    DIR *dir = opendir("/proc/self/fd");
+    cr_assert_not_null(dir);
+    while (readdir(dir))
+        count++;
+    closedir(dir);
+    return count;
+}
+
+Test(snapshot, a_disk_that_is_not_written_takes_no_file_for_a_snapshot)
+{
+    static struct guest source, clone;
+    char base[64], name[16];
+    strcpy(base, "/tmp/thaw-test-XXXXXX");
+    int fd = mkstemp(base);
+    cr_assert_eq(ftruncate(fd, 8 << 20), 0);
+    close(fd);
+    struct thaw_disk_options disk = {.size = sizeof(disk), .path = base};
+    guest_new(&source, (struct thaw_vm_options){.name = "source",
+                           .kernel_path = "blkpattern",
+                           .cmdline = "blocks=128 stride=3 loop=1",
+                           .mem_bytes = 32 << 20,
+                           .disks = &disk,
+                           .disk_count = 1});
+    guest_start(&source);
+    guest_expect(&source, "generation 3 ", 0);
+    cr_assert_eq(thaw_vm_pause(source.vm, NULL), 0);
+    unsigned before = 0;
+    for (unsigned i = 0; i < 50; i++) {
+        snprintf(name, sizeof(name), "s%u", i);
+        take(&source, name, 0);
+        if (i == 1)
+            before = open_files();
+    }
+    cr_assert_eq(open_files(), before);
+    /* It is written again, and nothing of either time is lost. */
+    resume(&source);
+    size_t end = guest_console_count(&source);
+    for (unsigned i = 0; i < 3; i++)
+        end = guest_expect(&source, "generation ", end);
+    take(&source, "later", 0);
+    guest_free(&source);
+    static const char *const names[] = {"s0", "s1", "s49", "later"};
+    for (size_t i = 0; i < 4; i++) {
+        verify(names[i]);
+        restore(&clone, names[i], THAW_RESTORE_LAZY);
+        take(&clone, i == 0 ? "c0" : i == 1 ? "c1" : i == 2 ? "c2" : "c3", 0);
+        resume(&clone);
+        end = guest_expect(&clone, "generation ", 0);
+        guest_expect(&clone, "generation ", end);
+        guest_free(&clone);
+    }
+    restore(&clone, "c3", THAW_RESTORE_EAGER);
+    resume(&clone);
+    guest_expect(&clone, "generation ", guest_expect(&clone, "generation ", 0));
+    guest_free(&clone);
     unlink(base);
 }
 
