@@ -7,6 +7,12 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+/* So much of the tables is read before anything is known of them; whole entries. */
+#define TABLE_STEP_BYTES MIB
+
+_Static_assert(TABLE_STEP_BYTES % FRAME_ENTRY_BYTES == 0, "whole entries");
+_Static_assert(FRAME_PAGES_MAX *SLOT_BYTES <= 32 * FRAME_ENTRY_BYTES, "slots of a frame");
+
 struct pack_reader {
     int fd;
     char *name;
@@ -146,15 +152,48 @@ static const char *entry_fault(const struct pack_reader *reader, uint64_t frame,
     return NULL;
 }
 
+/* Where a file has a hole, zeros are read, which no frame's entry consists of. [from, to) of the
+ * tables, the frame table being in front. */
+static int check_no_hole(
+    const struct pack_reader *reader, size_t from, size_t to, struct thaw_error *error)
+{
+    static const uint8_t hole[FRAME_ENTRY_BYTES];
+    to = MIN(to, (size_t)reader->frame_count * FRAME_ENTRY_BYTES);
+    for (size_t at = from; at < to; at += FRAME_ENTRY_BYTES)
+        if (memcmp(reader->tables + at, hole, FRAME_ENTRY_BYTES) == 0)
+            return damaged(reader, reader->table_off + at, "a frame has no entry", error);
+    return 0;
+}
+
+/* The tables are at most as long as the file (check_counts), which says little of one with holes.
+ * So memory grows with the entries that were found; slots take at most 32 times as much. */
+static int load_tables(struct pack_reader *reader, size_t count, struct thaw_error *error)
+{
+    const size_t frame_table = (size_t)reader->frame_count * FRAME_ENTRY_BYTES;
+    size_t done = 0, next;
+    do {
+        next = done < frame_table ? MAX(2 * done, (size_t)TABLE_STEP_BYTES) : count;
+        next = MIN(next, count);
+        uint8_t *more = realloc(reader->tables, MAX(next, (size_t)1));
+        if (!more)
+            return error_errno(error, ENOMEM, "reading the tables of pack '%s'", reader->name);
+        reader->tables = more;
+        int r = pack_reader_read(
+            reader, reader->tables + done, next - done, reader->table_off + done, error);
+        if (r == 0)
+            r = check_no_hole(reader, done, next, error);
+        if (r < 0)
+            return r;
+        done = next;
+    } while (done < count);
+    return 0;
+}
+
 static int read_tables(
     struct pack_reader *reader, const struct wire_b16 *table_check, struct thaw_error *error)
 {
-    /* At most the size of the file: check_counts has seen to that. */
     size_t count = (size_t)(reader->file_bytes - PACK_FOOTER_BYTES - reader->table_off);
-    reader->tables = malloc(MAX(count, (size_t)1));
-    if (!reader->tables)
-        return error_errno(error, ENOMEM, "reading the tables of pack '%s'", reader->name);
-    int r = pack_reader_read(reader, reader->tables, count, reader->table_off, error);
+    int r = load_tables(reader, count, error);
     if (r < 0)
         return r;
 

@@ -21,6 +21,9 @@ static atomic_int fsync_errno;
 static atomic_int write_trouble; /* the next writes are interrupted or short, in turn */
 static atomic_int write_errno_at;
 static atomic_int read_trouble;
+static size_t largest_read; /* and no larger one is carried out than READ_MAX */
+
+#define READ_MAX (64u << 20)
 
 size_t __real_ZSTD_compress2(ZSTD_CCtx *context, void *dst, size_t room, const void *src, size_t n);
 size_t __wrap_ZSTD_compress2(ZSTD_CCtx *context, void *dst, size_t room, const void *src, size_t n);
@@ -61,7 +64,8 @@ ssize_t __real_pread(int fd, void *bytes, size_t count, off_t off);
 ssize_t __wrap_pread(int fd, void *bytes, size_t count, off_t off);
 ssize_t __wrap_pread(int fd, void *bytes, size_t count, off_t off)
 {
-    if (read_trouble < 0) {
+    largest_read = MAX(largest_read, count);
+    if (read_trouble < 0 || count > READ_MAX) {
         errno = EIO;
         return -1;
     }
@@ -205,6 +209,8 @@ Test(pack, pages_come_back_whatever_the_size_of_a_frame)
     static const unsigned sizes[] = {1, 2, 7, 255, 256};
     for (size_t i = 0; i < ARRAY_SIZE(sizes); i++)
         check_round_trip((struct pack_write_options){.frame_pages = sizes[i]}, 600, MIXED);
+    /* Tables that are read in several steps. */
+    check_round_trip((struct pack_write_options){.frame_pages = 1}, 50000, TEXT);
 }
 
 Test(pack, pages_come_back_whatever_the_threads_the_level_and_the_way_of_writing)
@@ -677,6 +683,56 @@ static void reseal(uint8_t *bytes, size_t count)
             check_128(footer + 8, 16, bytes + table_off, count - PACK_FOOTER_BYTES - table_off));
     wire_store_u64(footer + 56, check_64(footer, 56));
     wire_store_u64(bytes + 56, check_64(bytes, 56));
+}
+
+/* As many pages as a pack may have, in a file that takes no room. */
+static int sparse_pack(unsigned frame_pages, unsigned real_frames)
+{
+    const uint64_t slots = PACK_PAGES_MAX, frames = slots / frame_pages;
+    const uint64_t tables = frames * FRAME_ENTRY_BYTES + slots * SLOT_BYTES;
+    uint8_t header[FILE_HEADER_BYTES], footer[PACK_FOOTER_BYTES] = {0}, bytes[FRAME_ENTRY_BYTES];
+    int fd =
+        make_pack_with((struct pack_write_options){.frame_pages = frame_pages}, 1, RANDOM, NULL);
+    cr_assert_eq(pread(fd, header, sizeof(header), 0), sizeof(header));
+    cr_assert_eq(ftruncate(fd, sizeof(header)), 0);
+    uint64_t table_off = sizeof(header) + 10 * frames;
+    for (unsigned i = 0; i < real_frames; i++) {
+        const struct frame_entry entry = {
+            .file_off = sizeof(header) + (uint64_t)i * 10,
+            .stored_bytes = 10,
+            .raw_bytes = frame_pages * FORMAT_PAGE_BYTES,
+            .codec = FRAME_CODEC_ZSTD,
+            .slots = (uint16_t)frame_pages,
+            .first_slot = (uint64_t)i * frame_pages,
+        };
+        frame_entry_encode(&entry, bytes);
+        cr_assert_eq(pwrite(fd, bytes, sizeof(bytes), (off_t)(table_off + i * sizeof(bytes))),
+            sizeof(bytes));
+    }
+    const struct pack_footer fields = {.magic = FORMAT_MAGIC_FOOTER,
+        .pack_id = id,
+        .table_off = table_off,
+        .frame_count = (uint32_t)frames,
+        .slot_count = (uint32_t)slots};
+    pack_footer_encode(&fields, footer);
+    wire_store_u64(footer + 56, check_64(footer, 56));
+    cr_assert_eq(pwrite(fd, footer, sizeof(footer), (off_t)(table_off + tables)), sizeof(footer));
+    return fd;
+}
+
+Test(pack, a_file_of_holes_takes_no_memory)
+{
+    static const unsigned frame_pages[] = {1, 16, 256};
+    for (size_t i = 0; i < ARRAY_SIZE(frame_pages); i++) {
+        for (unsigned real = 0; real <= 40000; real += 20000) {
+            struct thaw_error error;
+            int fd = sparse_pack(frame_pages[i], real);
+            largest_read = 0;
+            cr_assert_eq(open_and_verify(fd, &error), THAW_ECORRUPT, "%s", error.message);
+            cr_assert_lt(largest_read, 4u << 20, "%zu bytes at once", largest_read);
+            close(fd);
+        }
+    }
 }
 
 Test(pack, hostile_tables_with_good_checks_are_refused)
