@@ -74,7 +74,8 @@ int image_make_present(
     struct image *image, uint64_t page, uint64_t count, struct thaw_error *error);
 
 /* Copies pages [page, page + count) as they are before a clone writes to them; fills in those that
- * are missing. Pages without data are zeros, and take no memory. */
+ * are missing, unless a recording would take that for a touch. Pages without data are zeros, and
+ * take no memory. */
 int image_read(
     struct image *image, uint64_t page, uint64_t count, void *dst, struct thaw_error *error);
 

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <sched.h>
+#include <string.h>
 #include <sys/sysinfo.h>
 
 /* How much is read at once where many frames are wanted. Any frame fits. */
@@ -405,6 +406,11 @@ int image_fill_all(
     return look_again(&job, error);
 }
 
+struct frame_place {
+    const struct image_pack *pack; /* NULL: none */
+    uint64_t frame;
+};
+
 /* Through the descriptor, which plants no page where there is none. */
 static int read_memory(
     const struct image *image, uint64_t page, uint64_t count, void *dst, struct thaw_error *error)
@@ -425,9 +431,58 @@ static int read_memory(
     return 0;
 }
 
+/* Copies a page of data out of its frame and leaves the image without it. `scratch` has the frame
+ * of *last, which may be of no pack. */
+static int read_past(struct image *image, const struct index_extent *extent,
+    struct fill_scratch *scratch, struct frame_place *last, void *dst, struct thaw_error *error)
+{
+    const struct image_pack *pack = &image->packs[extent->pack];
+    uint64_t frame = extent->pack_page / pack->frame_pages, page;
+    if (last->pack != pack || last->frame != frame) {
+        last->pack = NULL;
+        int r = pack_read_frame(pack->reader, frame, &scratch->frame, error);
+        if (r < 0)
+            return r;
+        *last = (struct frame_place){pack, frame};
+    }
+    if (!image_slot_is_wanted(image, extent->pack, extent->pack_page, &page) ||
+        page != extent->page)
+        return error_set(error, THAW_ECORRUPT,
+            "page %" PRIu64 " is not where the index of memory says", extent->page);
+    memcpy(
+        dst, scratch->frame.pages + extent->pack_page % pack->frame_pages * PAGE_BYTES, PAGE_BYTES);
+    return 0;
+}
+
+/* What is read for us is nothing that the guest needs: it is to be neither recorded nor there
+ * already when the guest does. */
+static int read_unrecorded(
+    struct image *image, uint64_t page, uint64_t count, uint8_t *dst, struct thaw_error *error)
+{
+    struct fill_scratch *scratch = image_take_scratch(image);
+    struct frame_place last = {0};
+    struct index_extent extent;
+    int r = scratch ? 0 : error_errno(error, ENOMEM, "reading an image");
+    for (uint64_t i = 0; i < count && r == 0; i++) {
+        bool data =
+            page_index_lookup(image->index, page + i, &extent) && extent.kind == EXTENT_DATA;
+        if (!data || image_apart_has(image, page + i, 1) ||
+            image_frame_is_present(
+                image, extent.pack, extent.pack_page / image->packs[extent.pack].frame_pages))
+            r = read_memory(image, page + i, 1, dst + i * PAGE_BYTES, error);
+        else
+            r = read_past(image, &extent, scratch, &last, dst + i * PAGE_BYTES, error);
+    }
+    if (scratch)
+        image_give_scratch(image, scratch);
+    return r;
+}
+
 int image_read(
     struct image *image, uint64_t page, uint64_t count, void *dst, struct thaw_error *error)
 {
+    if (image_is_recording(image) && range_fits(page, count, image->bytes / PAGE_BYTES))
+        return read_unrecorded(image, page, count, dst, error);
     int r = image_make_present(image, page, count, error);
     return r < 0 ? r : read_memory(image, page, count, dst, error);
 }

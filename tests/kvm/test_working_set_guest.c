@@ -328,6 +328,29 @@ Test(working_set_guest, of_a_vm_is_recorded_through_the_vm_while_it_runs)
     guest_free(&guest);
 }
 
+Test(working_set_guest, is_not_what_a_digest_of_memory_reads)
+{
+    struct session session;
+    struct thaw_error error;
+    struct thaw_recording recording = {.size = sizeof(recording)};
+    char before[THAW_DIGEST_BYTES], after[THAW_DIGEST_BYTES];
+    session_open(&session, "s", THAW_IMAGE_RECORD);
+    thaw_vm *vm = restore(&session);
+    run_pass(vm);
+    uint64_t pages = info_of(&session).recorded_pages;
+    int r = thaw_vm_memory_digest(vm, before, &error);
+    cr_assert_eq(r, 0, "%s", error.message);
+    cr_assert_eq(info_of(&session).recorded_pages, pages);
+    r = thaw_image_record_end(session.image, &recording, &error);
+    cr_assert_eq(r, 0, "%s", error.message);
+    cr_assert_eq(recording.pages, pages);
+    r = thaw_vm_memory_digest(vm, after, &error);
+    cr_assert_eq(r, 0, "%s", error.message);
+    cr_assert_str_eq(before, after);
+    thaw_vm_free(vm);
+    session_close(&session);
+}
+
 Test(working_set_guest, is_recorded_from_several_clones_at_once)
 {
     struct session session;

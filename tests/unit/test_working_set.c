@@ -221,6 +221,34 @@ Test(working_set, is_exactly_the_pages_that_were_touched_in_the_order_of_first_t
     world_fini(&world);
 }
 
+Test(working_set, has_no_pages_that_are_read_for_something_else)
+{
+    struct world world;
+    struct clone clone;
+    struct thaw_error error;
+    uint8_t *copy = malloc(RAM_BYTES);
+    world_init(&world);
+    record(&world);
+    attach(&clone, world.image);
+    cr_assert_eq(touch(&clone, 7), word_of(7));
+    int r = image_read(world.image, 0, RAM_PAGES, copy, &error);
+    cr_assert_eq(r, 0, "%s", error.message);
+    cr_assert_eq(memcmp(copy, world.ram, RAM_BYTES), 0);
+    cr_assert_eq(image_read(world.image, RAM_PAGES, 1, copy, &error), -EINVAL);
+    cr_assert_eq(image_pages(world.image), 1);
+    cr_assert_eq(touch(&clone, 300), word_of(300));
+    struct image_recording recording = end_record(&world);
+    cr_assert_eq(recording.count, 2);
+    free(recording.pages);
+
+    memset(copy, 0xee, RAM_BYTES);
+    cr_assert_eq(image_read(world.image, 0, RAM_PAGES, copy, &error), 0);
+    cr_assert_eq(memcmp(copy, world.ram, RAM_BYTES), 0);
+    free(copy);
+    detach(&clone);
+    world_fini(&world);
+}
+
 Test(working_set, has_no_pages_of_zeros)
 {
     struct world world;
