@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// VMs that wait in a pool: what is left to do when one is taken.
+// VMs that wait in a pool: what is left to do when one is taken, and what they hold meanwhile.
 #include "guest.h"
 #include "snapshots.h"
 #include <criterion/criterion.h>
+#include <dirent.h>
+#include <limits.h>
 #include <linux/kvm.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 /* --- Calls that are counted ------------------------------------------------------------------- */
@@ -180,4 +186,128 @@ Test(pool_shell, has_its_memslots_and_threads_before_it_is_taken)
     thaw_vm_free(vm);
     thaw_pool_free(pool);
     thaw_image_close(image);
+}
+
+/* --- Waiting ---------------------------------------------------------------------------------- */
+
+/* What this process has of a snapshot: mappings and descriptors of the memory of its image, which
+ * is this file, and those of files in the store; and descriptors that tell of page faults. */
+struct held {
+    unsigned memory, stored, faults;
+};
+
+static void count_mappings(const struct stat *memory, struct held *held)
+{
+    char line[PATH_MAX + 128];
+    FILE *maps = fopen("/proc/self/maps", "re");
+    cr_assert_not_null(maps);
+    while (fgets(line, sizeof(line), maps)) {
+        unsigned major, minor;
+        unsigned long inode;
+        cr_assert_eq(sscanf(line, "%*s %*s %*s %x:%x %lu", &major, &minor, &inode), 3);
+        held->memory +=
+            inode != 0 && inode == memory->st_ino && makedev(major, minor) == memory->st_dev;
+        held->stored += strstr(line, store.path) != NULL;
+    }
+    fclose(maps);
+}
+
+static void count_descriptors(const struct stat *memory, struct held *held)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    cr_assert_not_null(dir);
+    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+        char target[PATH_MAX] = "";
+        struct stat st;
+        if (readlinkat(dirfd(dir), entry->d_name, target, sizeof(target) - 1) < 0)
+            continue; /* . and .. */
+        if (fstatat(dirfd(dir), entry->d_name, &st, 0) == 0)
+            held->memory += st.st_ino == memory->st_ino && st.st_dev == memory->st_dev;
+        held->stored += strstr(target, store.path) != NULL;
+        held->faults += strstr(target, "userfaultfd") != NULL;
+    }
+    closedir(dir);
+}
+
+static struct held count_held(const struct stat *memory)
+{
+    struct held held = {0};
+    count_mappings(memory, &held);
+    count_descriptors(memory, &held);
+    return held;
+}
+
+/* The file that a complete image's memory is. */
+static struct stat memory_of(thaw_image *image)
+{
+    struct thaw_error error;
+    struct stat st;
+    cr_assert_eq(thaw_image_fill(image, &error), 0, "%s", error.message);
+    int fd = thaw_image_memory_fd(image, &error);
+    cr_assert_geq(fd, 0, "%s", error.message);
+    cr_assert_eq(fstat(fd, &st), 0);
+    return st;
+}
+
+static void expect_same(struct held is, struct held was)
+{
+    cr_assert_eq(is.memory, was.memory);
+    cr_assert_eq(is.stored, was.stored);
+    cr_assert_eq(is.faults, was.faults);
+}
+
+#define CLONES 4
+
+/* Clones hold what they need, those that wait beside them do not, and when the clones are gone
+ * nobody does: none of them is among those that wait then, although there is room. */
+static void expect_pool_holds_nothing(enum thaw_restore_mode mode)
+{
+    const struct held nothing = count_held(&(struct stat){0});
+    thaw_vm *clones[CLONES];
+    thaw_image *image = open_image(mode);
+    thaw_pool *pool = make_pool(CLONES);
+    for (unsigned i = 0; i < CLONES; i++)
+        clones[i] = restore(image, pool, 0);
+    struct stat memory = memory_of(image);
+    thaw_image_close(image);
+    settle(pool, 0);
+    struct held by_clones = count_held(&memory);
+    cr_assert_geq(by_clones.memory, CLONES);
+    cr_assert_gt(by_clones.stored, nothing.stored);
+    if (mode == THAW_RESTORE_LAZY)
+        cr_assert_gt(by_clones.faults, nothing.faults);
+    settle(pool, CLONES);
+    expect_same(count_held(&memory), by_clones);
+
+    cr_assert_eq(thaw_vm_resume(clones[0], NULL), 0);
+    expect_counts_on(clones[0]);
+    cr_assert_eq(thaw_pool_set_target(pool, 3 * CLONES, NULL), 0);
+    for (unsigned i = 0; i < CLONES; i++)
+        thaw_vm_free(clones[i]);
+    settle(pool, 3 * CLONES);
+    expect_same(count_held(&memory), nothing);
+    thaw_pool_free(pool);
+}
+
+Test(pool_shell, holds_nothing_of_a_complete_image_that_clones_came_from)
+{
+    expect_pool_holds_nothing(THAW_RESTORE_EAGER);
+}
+
+Test(pool_shell, holds_nothing_of_an_image_that_was_filled_under_clones)
+{
+    expect_pool_holds_nothing(THAW_RESTORE_LAZY);
+}
+
+Test(pool_shell, holds_nothing_of_an_image_that_was_open_when_it_was_made)
+{
+    const struct held nothing = count_held(&(struct stat){0});
+    thaw_image *image = open_image(THAW_RESTORE_EAGER);
+    struct stat memory = memory_of(image);
+    struct held by_image = count_held(&memory);
+    thaw_pool *pool = make_pool(CLONES);
+    expect_same(count_held(&memory), by_image);
+    thaw_image_close(image);
+    expect_same(count_held(&memory), nothing);
+    thaw_pool_free(pool);
 }
