@@ -307,6 +307,38 @@ Test(pool, a_pool_of_another_shape_is_refused)
     cr_assert_eq(thaw_pool_new(env, &options, &pool, &error), -EINVAL);
 }
 
+Test(pool, more_vms_than_a_pool_may_have_are_refused_and_change_nothing)
+{
+    static const uint32_t too_many[] = {THAW_POOL_TARGET_MAX + 1, UINT32_MAX};
+    struct thaw_error error;
+    thaw_image *image = open_image(THAW_RESTORE_EAGER);
+    thaw_pool *pool = make_pool(2), *none = NULL;
+    unsigned before = count_descriptors();
+    for (unsigned i = 0; i < 2; i++) {
+        struct thaw_pool_options options = {
+            .size = sizeof(options), .mem_bytes = 32 << 20, .target = too_many[i]};
+        cr_assert_eq(thaw_pool_new(env, &options, &none, &error), -EINVAL);
+        cr_assert(strstr(error.message, "at most 1024"), "%s", error.message);
+        cr_assert_null(none);
+        cr_assert_eq(thaw_pool_set_target(pool, too_many[i], &error), -EINVAL);
+        cr_assert(strstr(error.message, "at most 1024"), "%s", error.message);
+        cr_assert_eq(info_of(pool).target, 2);
+    }
+    cr_assert_eq(count_descriptors(), before);
+    thaw_vm *vm = restore(image, pool);
+    runs(vm);
+    thaw_vm_free(vm);
+    cr_assert_eq(thaw_pool_wait(pool, GUEST_TIMEOUT_MS, NULL), 0);
+    cr_assert_eq(info_of(pool).ready, 2);
+    cr_assert_eq(info_of(pool).missed, 0);
+
+    /* As many as it may have are not: but nobody waits here until they are all made. */
+    cr_assert_eq(thaw_pool_set_target(pool, THAW_POOL_TARGET_MAX, &error), 0, "%s", error.message);
+    cr_assert_eq(info_of(pool).target, THAW_POOL_TARGET_MAX);
+    thaw_pool_free(pool);
+    thaw_image_close(image);
+}
+
 Test(pool, a_complete_image_is_shared_by_descriptor)
 {
     struct thaw_error error;
