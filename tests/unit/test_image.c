@@ -648,6 +648,33 @@ Test(image, one_frame_is_read_once_however_many_want_it)
     world_fini(&world);
 }
 
+/* The background is held in its first read. */
+Test(image, a_page_that_is_needed_is_read_before_what_the_background_reads_already)
+{
+    static const uint64_t needed[] = {0, 2000, 4074}; /* of the first frame to the last */
+    struct world world;
+    world_init(&world);
+    struct clone clone;
+    attach(&clone, world.image);
+    slow_reads_hold("thaw-readahead");
+    cr_assert_eq(image_read_ahead(world.image, NULL), 0);
+    slow_reads_wait_held();
+    for (unsigned i = 0; i < ARRAY_SIZE(needed); i++) {
+        uint64_t off = needed[i] * PAGE_BYTES;
+        if (i % 2)
+            cr_assert_eq(mem_make_present(&clone.mem, off, PAGE_BYTES), 0);
+        cr_assert_eq(memcmp(clone.mem.base + off, world.ram + off, PAGE_BYTES), 0);
+    }
+    uint64_t present = info_of(world.image).frames_present;
+    slow_reads_release();
+    cr_assert_eq(present, ARRAY_SIZE(needed), "of each page its frame, and no other");
+    while (!info_of(world.image).complete)
+        usleep(1000);
+    cr_assert_eq(memcmp(clone.mem.base, world.ram, RAM_BYTES), 0);
+    detach(&clone);
+    world_fini(&world);
+}
+
 Test(image, attaching_to_a_vm_of_another_size_is_refused)
 {
     struct world world;

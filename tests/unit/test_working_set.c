@@ -525,6 +525,44 @@ Test(working_set, is_overtaken_by_who_needs_a_page_now)
     world_fini(&world);
 }
 
+/* Who reads ahead is held in its first read, and can't put in anything before what is needed. */
+Test(working_set, does_not_keep_anyone_waiting_who_needs_a_page_before_its_turn)
+{
+    static const uint64_t needed[] = {
+        2000, /* not of it */
+        400,  /* its last */
+        0,    /* being read just now */
+    };
+    struct world world;
+    struct clone clone;
+    world_init(&world);
+    struct pack_writer *writer = start_hot(&world, 4);
+    for (uint64_t page = 0; page <= 400; page++)
+        if (has_data(page))
+            add_hot(writer, SPACE_NUMBER_RAM, page, world.ram + page * PAGE_BYTES);
+    end_hot(writer);
+    slow_reads_hold("thaw-prefetch");
+    cr_assert(prefetch(&world));
+    attach(&clone, world.image);
+    slow_reads_wait_held();
+    for (unsigned i = 0; i < ARRAY_SIZE(needed); i++) {
+        uint64_t word;
+        cr_assert_eq(touch(&clone, needed[i]), word_of(needed[i]));
+        cr_assert_eq(mem_read(&clone.mem, (needed[i] + 20) * PAGE_BYTES, &word, sizeof(word)), 0);
+        cr_assert_eq(word, word_of(needed[i] + 20));
+    }
+    struct image_info info = info_of(world.image);
+    slow_reads_release();
+    cr_assert_eq(info.prefetch_ns, 0, "it has ended");
+    cr_assert_eq(info.prefetched_pages, 0);
+    cr_assert_gt(info.demand_pages, 0);
+    image_prefetch_wait(world.image);
+    cr_assert_gt(info_of(world.image).prefetched_pages, 0);
+    cr_assert_eq(memcmp(clone.mem.base, world.ram, RAM_BYTES), 0);
+    detach(&clone);
+    world_fini(&world);
+}
+
 Test(working_set, being_prefetched_is_out_of_the_way_before_the_image_is_sealed_or_gone)
 {
     struct world world;
