@@ -21,7 +21,9 @@
 /* Of the guest's code, stack, page tables and devices, besides its working set. */
 #define OTHER_PAGES_MAX 128
 
-/* A thread that begins to read a working set while this is HOLD_NEW stays until it is GO. */
+/* A thread that begins to read a working set while this is HOLD_NEW stays until it is GO. It
+ * becomes that by itself when a test waits for such a thread. */
+#define HOLD_MS_MAX 30000
 enum {
     GO,
     HOLD_NEW,
@@ -38,8 +40,9 @@ ssize_t __wrap_pread(int fd, void *bytes, size_t count, off_t off)
     pthread_getname_np(pthread_self(), name, sizeof(name));
     if (atomic_load(&hold_prefetch) == HOLD_NEW && strcmp(name, "thaw-prefetch") == 0) {
         atomic_store(&held, true);
-        while (atomic_load(&hold_prefetch) != GO)
+        for (unsigned ms = 0; atomic_load(&hold_prefetch) != GO && ms < HOLD_MS_MAX; ms++)
             usleep(1000);
+        atomic_store(&hold_prefetch, GO);
     }
     return __real_pread(fd, bytes, count, off);
 }
@@ -254,6 +257,28 @@ Test(working_set_guest, need_not_be_waited_for_nor_used)
     run_pass(vm);
     cr_assert_eq(info_of(&session).prefetched_pages, 0);
     cr_assert_gt(info_of(&session).demand_pages, 0);
+    thaw_vm_free(vm);
+    session_close(&session);
+}
+
+/* Who reads the working set is held all the while. */
+Test(working_set_guest, is_overtaken_by_a_guest_that_does_not_wait_for_it)
+{
+    record("s");
+    struct session session;
+    atomic_store(&hold_prefetch, HOLD_NEW);
+    session_open(&session, "s", THAW_IMAGE_PREFETCH_ASYNC);
+    while (!atomic_load(&held))
+        usleep(1000);
+    thaw_vm *vm = restore(&session);
+    run_pass(vm);
+    struct thaw_image_info info = info_of(&session);
+    cr_assert_neq(atomic_exchange(&hold_prefetch, GO), GO, "the guest came last");
+    cr_assert_eq(info.prefetched_pages, 0);
+    cr_assert_geq(info.demand_pages, WS_PAGES);
+    while (info_of(&session).prefetch_ns == 0)
+        usleep(1000);
+    run_pass(vm);
     thaw_vm_free(vm);
     session_close(&session);
 }
