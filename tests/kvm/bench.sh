@@ -57,8 +57,8 @@ check "no row failed" json '[.skipped[].row | select(contains(",") | not)] == []
 check "samples are all there" json '.series | map((.samples | length) == .count and .count > 0) | all'
 check "percentiles are in order" json \
     '.series | map(.min <= .p50 and .p50 <= .p90 and .p90 <= .p99 and .p99 <= .max) | all'
-check "targets have words, a value and a verdict" json \
-    '.targets | length >= 29 and all(has("target") and has("value") and has("met"))'
+check "targets have a name, words, a value and a verdict" json \
+    '.targets | length >= 29 and all(.name and .target and has("value") and has("met"))'
 check "what was not measured says why" json '.targets | map(.value != null or .note != null) | all'
 check "all but the peer and the host's memory is measured" json \
     '[.targets[] | select(.value == null) | .name | select(test("QEMU|memory per clone") | not)] == []'
