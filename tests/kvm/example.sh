@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # The example of README.md: README shows exactly the code that is compiled here, and it does what
-# README says, also when it is built against the installed library. Prints TAP.
+# README says, also when it is built against the installed library. What else is installed works
+# from there, too. Prints TAP.
 # Usage: example.sh BUILD-DIRECTORY
 # shellcheck disable=SC2016,SC2317 # `check` calls functions; README's marks are no expansions
 set -u
@@ -55,6 +56,17 @@ it_builds_from_readme() {
     it_counts "$dir/embed"
 }
 
+the_guests_are_installed() {
+    (cd "$build/guests" && find . -type f) | sort >"$dir/built"
+    (cd "$dir/usr" && cd "$(dirname "$(find . -path '*/guests/tick')")" && find . -type f) |
+        sort | diff "$dir/built" -
+}
+
+the_benchmark_runs() {
+    THAW_GUESTS=$(dirname "$(find "$dir/usr" -path '*/guests/tick')") \
+        "$dir/usr/bin/thaw-bench" reset --quick --dir "$dir"
+}
+
 program=$build/tests/examples/embed
 check "README shows the example as it is" readme_shows_it
 if [ ! -w /dev/kvm ]; then
@@ -66,6 +78,8 @@ else
     # An instrumented library wants an instrumented program.
     if grep -q '^THAW_SANITIZE:STRING=$' "$build/CMakeCache.txt"; then
         check "the example builds against the installed library" it_builds_from_readme
+        check "all guests are installed" the_guests_are_installed
+        check "the installed benchmark runs" the_benchmark_runs
     fi
 fi
 echo "1..$number"
