@@ -11,7 +11,7 @@ const char *thaw_strerror(int code)
     case THAW_EHOST:
         return "the host lacks something that is needed";
     case THAW_EIMAGE:
-        return "not a usable kernel or initrd";
+        return "not a usable kernel, initrd or disk image";
     case THAW_ESTATE:
         return "not possible in the present state";
     case THAW_ECORRUPT:

@@ -16,7 +16,7 @@ extern "C" {
 
 /* Codes that errno has no word for. Stable: never renumbered. */
 #define THAW_EHOST               (-5001) /* the host lacks something that is needed; the message names it */
-#define THAW_EIMAGE              (-5002) /* a kernel or initrd file is not what it should be */
+#define THAW_EIMAGE              (-5002) /* a kernel, initrd or disk image is not what it should be */
 #define THAW_ESTATE              (-5003) /* the object is not in a state that allows this */
 #define THAW_ECORRUPT            (-5004) /* stored data failed its checks */
 #define THAW_EGUEST              (-5005) /* the guest did something that ended it */

@@ -169,7 +169,8 @@ struct thaw_restore_options {
  * store.h): vCPUs, memory size and devices are the snapshot's. thaw_vm_resume lets it run. Any
  * number of VMs may be made from one snapshot, in any number of processes; it cannot be deleted as
  * long as one of them lives. options may be NULL. Errors: -ENOENT, THAW_ECORRUPT (names file and
- * offset), THAW_EHOST (lists what this host lacks), -EBUSY (being deleted), -errno. */
+ * offset), THAW_EHOST (lists what this host lacks), THAW_EIMAGE (a disk's base image was changed),
+ * -EBUSY (being deleted), -errno. */
 THAW_API int thaw_restore(thaw_env *env, thaw_store *store, const char *ref,
     const struct thaw_restore_options *options, thaw_vm **ret, struct thaw_error *error);
 

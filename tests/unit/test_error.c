@@ -45,4 +45,5 @@ Test(error, every_code_has_a_description)
         THAW_EHOST, THAW_EIMAGE, THAW_ESTATE, THAW_ECORRUPT, THAW_EGUEST, -EIO, 12345, -12345};
     for (size_t i = 0; i < ARRAY_SIZE(codes); i++)
         cr_assert(thaw_strerror(codes[i])[0] != '\0');
+    cr_assert(strstr(thaw_strerror(THAW_EIMAGE), "disk")); /* a base image that was changed */
 }
