@@ -49,11 +49,12 @@ THAW_API int thaw_image_open(thaw_env *env, thaw_store *store, const char *ref, 
 THAW_API void thaw_image_close(thaw_image *image);
 
 /* Makes a new VM, PAUSED, from an image. options as for thaw_restore, but the mode is the image's.
- * Any thread, several at once. */
+ * Any thread, several at once. Errors as thaw_restore's, but for those of `ref`. */
 THAW_API int thaw_image_restore(thaw_image *image, const struct thaw_restore_options *options,
     thaw_vm **ret, struct thaw_error *error);
 
-/* Reads all memory that is missing yet, and returns when the image is complete. */
+/* Reads all memory that is missing yet, and returns when the image is complete. Errors:
+ * THAW_ECORRUPT, -ENOMEM, -errno. */
 THAW_API int thaw_image_fill(thaw_image *image, struct thaw_error *error);
 
 struct thaw_image_info {
@@ -140,9 +141,10 @@ struct thaw_pool_options {
 
 #define THAW_POOL_TARGET_MAX 1024
 
-/* Makes a pool, and starts to fill it in the background. VMs in it hold no byte and no mapping of
- * any snapshot. VMs that came from a pool are taken apart in the background as well: thaw_vm_free
- * stops them and returns, and what they hold (the snapshot, memory) is free a little later. */
+/* Makes a pool with one VM, and starts to fill it in the background. VMs in it hold no byte and no
+ * mapping of any snapshot. VMs that came from a pool are taken apart in the background as well:
+ * thaw_vm_free stops them and returns, and what they hold (the snapshot, memory) is free a little
+ * later. Errors: -EINVAL (an option, or a shape that cannot be), THAW_EHOST, -ENOMEM, -errno. */
 THAW_API int thaw_pool_new(thaw_env *env, const struct thaw_pool_options *options, thaw_pool **ret,
     struct thaw_error *error);
 
@@ -150,7 +152,8 @@ THAW_API int thaw_pool_new(thaw_env *env, const struct thaw_pool_options *option
  * from it live on. NULL is allowed. */
 THAW_API void thaw_pool_free(thaw_pool *pool);
 
-/* Changes how many VMs are kept ready; those that are too many are freed. */
+/* Changes how many VMs are kept ready; those that are too many are freed. 0: none. -EINVAL if the
+ * target is above THAW_POOL_TARGET_MAX. */
 THAW_API int thaw_pool_set_target(thaw_pool *pool, uint32_t target, struct thaw_error *error);
 
 /* Waits until as many are ready as shall be and nothing is being taken apart, at most timeout_ms

@@ -105,8 +105,11 @@ struct thaw_snapshot_result {
 };
 
 /* Starts to take a snapshot of a VM that is RUNNING or PAUSED, which goes on as it was afterwards,
- * whatever comes out (but for KILL, if it succeeds). One at a time per VM: -EBUSY. The name is
- * reserved when this returns. The VM and the store must outlive the job. */
+ * whatever comes out (but for KILL, if it succeeds). One at a time per VM. The name is reserved
+ * when this returns. The VM and the store must outlive the job. Errors: -EINVAL (an option),
+ * -EEXIST (the name is taken), THAW_ESTATE (the VM is neither RUNNING nor PAUSED; or DIFF, and
+ * there is nothing that it could be relative to), -EBUSY (another snapshot of the VM is being
+ * taken), -ENOMEM, -errno. */
 THAW_API int thaw_vm_snapshot(thaw_vm *vm, thaw_store *store,
     const struct thaw_snapshot_options *options, thaw_job **ret, struct thaw_error *error);
 
@@ -168,9 +171,12 @@ struct thaw_restore_options {
 /* Makes a new VM, PAUSED or, with THAW_RESTORE_RESUME, RUNNING, from a READY snapshot (`ref`: see
  * store.h): vCPUs, memory size and devices are the snapshot's. thaw_vm_resume lets it run. Any
  * number of VMs may be made from one snapshot, in any number of processes; it cannot be deleted as
- * long as one of them lives. options may be NULL. Errors: -ENOENT, THAW_ECORRUPT (names file and
- * offset), THAW_EHOST (lists what this host lacks), THAW_EIMAGE (a disk's base image was changed),
- * -EBUSY (being deleted), -errno. */
+ * long as one of them lives. options may be NULL. Errors, of `ref`: -ENOENT, -ENOTUNIQ (the
+ * beginning of several ids), THAW_ESTATE (it is not READY: being created, or FAILED), -EBUSY (just
+ * being published, or deleted). Of the snapshot: THAW_ECORRUPT (names file and offset), -EOPNOTSUPP
+ * (it needs a newer thaw; or RECORD without userfaultfd), THAW_EGUEST (the VM ended meanwhile).
+ * Of the rest: -EINVAL (an option, no such disk, a pool of another shape), THAW_EHOST (lists what
+ * this host lacks), THAW_EIMAGE (a disk's base image was changed), -ENOMEM, -errno. */
 THAW_API int thaw_restore(thaw_env *env, thaw_store *store, const char *ref,
     const struct thaw_restore_options *options, thaw_vm **ret, struct thaw_error *error);
 
@@ -194,7 +200,9 @@ struct thaw_reset_options {
  * THAW_ESTATE if the VM was not restored from a snapshot, or its memory could not be provided
  * (THAW_REASON_MEMORY); -EBUSY while a snapshot of it is being taken; THAW_EHOST if this host's KVM
  * cannot do it. If there is no room for new disk overlays nothing is changed either, but that the
- * VM is paused if it was RUNNING. After any later failure it is FAILED, and may be reset again. */
+ * VM is paused if it was RUNNING. After any later failure it is FAILED, and may be reset again:
+ * THAW_ECORRUPT (memory that was still to be read is damaged), THAW_EGUEST (the VM ended
+ * meanwhile), -errno. */
 THAW_API int thaw_vm_reset(
     thaw_vm *vm, const struct thaw_reset_options *options, struct thaw_error *error);
 
@@ -211,7 +219,11 @@ THAW_API int thaw_vm_reset(
 THAW_API int thaw_vm_memory_digest(
     thaw_vm *vm, char ret_digest[THAW_DIGEST_BYTES], struct thaw_error *error);
 
-/* --- Looking after snapshots ------------------------------------------------------------------ */
+/* --- Looking after snapshots ------------------------------------------------------------------
+ *
+ * For all three `ref` is to be of a READY snapshot, which cannot be deleted meanwhile. Errors:
+ * those that thaw_restore lists of `ref`, THAW_ECORRUPT, -EOPNOTSUPP (it needs a newer thaw),
+ * -ENOMEM, -errno; of flattening also -EINVAL and -EEXIST, of the new name. */
 
 /* Starts to read every byte of a snapshot and check it. The job fails with THAW_ECORRUPT and a
  * message that names the first bad file and the offset in it. */

@@ -90,8 +90,8 @@ struct thaw_vm_options {
 };
 
 /* Makes a VM, loads its kernel and leaves it CREATED: nothing runs yet. On success *ret is owned by
- * the caller. Errors: -EINVAL (an option), THAW_EIMAGE (kernel or initrd), THAW_EHOST, -ENOMEM,
- * -errno from files. */
+ * the caller. Errors: -EINVAL (an option), -E2BIG (the command line is longer than this kernel
+ * takes), THAW_EIMAGE (kernel or initrd), THAW_EHOST, -ENOMEM, -errno from files. */
 THAW_API int thaw_vm_new(
     thaw_env *env, const struct thaw_vm_options *options, thaw_vm **ret, struct thaw_error *error);
 
