@@ -31,8 +31,10 @@ typedef struct thaw_host_report thaw_host_report;
  * where things are missing: that is what the report tells. *ret is owned by the caller. Any thread.
  */
 THAW_API int thaw_host_probe(thaw_host_report **ret, struct thaw_error *error);
+/* NULL is allowed. */
 THAW_API void thaw_host_report_free(thaw_host_report *report);
 
+/* A report does not change: any number of threads may read it until it is freed. */
 THAW_API size_t thaw_host_report_count(const thaw_host_report *report);
 /* Borrowed until the report is freed; NULL past the end. */
 THAW_API const struct thaw_host_check *thaw_host_report_get(

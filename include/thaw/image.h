@@ -3,6 +3,9 @@
  * Restoring many times, fast. An image is a snapshot opened once: its state decoded, its memory (as
  * far as it was needed yet) decompressed and shared by all clones. A pool holds empty VMs, made in
  * advance, for clones to be put into.
+ *
+ * Threads: all calls may come from any thread, also at the same time on one image or one pool,
+ * except thaw_image_close and thaw_pool_free, which must be the last on theirs.
  */
 #ifndef THAW_IMAGE_H
 #define THAW_IMAGE_H
@@ -73,6 +76,7 @@ struct thaw_image_info {
     uint32_t reserved;
 };
 
+/* Returns 0, or -EINVAL if size is not set. */
 THAW_API int thaw_image_get_info(thaw_image *image, struct thaw_image_info *info);
 
 /* The memory of a complete image, sealed against any change, to be passed to other processes.
@@ -171,6 +175,7 @@ struct thaw_pool_info {
     uint64_t missed; /* VMs that had to be made since none was ready */
 };
 
+/* Returns 0, or -EINVAL if size is not set. */
 THAW_API int thaw_pool_get_info(thaw_pool *pool, struct thaw_pool_info *info);
 
 #ifdef __cplusplus

@@ -4,6 +4,10 @@
  *
  * Work that takes long is a job: it runs on threads of the library, reports its progress, and can
  * be cancelled. A job that fails or is cancelled leaves things as they were before it.
+ *
+ * Threads: all calls may come from any thread, also at the same time, except thaw_job_free, which
+ * must be the last on its job. Calls on one VM are serialised inside (vm.h); while a snapshot of it
+ * is written, only its pause makes others wait.
  */
 #ifndef THAW_SNAPSHOT_H
 #define THAW_SNAPSHOT_H
@@ -47,7 +51,7 @@ typedef int (*thaw_progress_fn)(void *data, const struct thaw_job_progress *prog
 THAW_API int thaw_job_poll(thaw_job *job, struct thaw_job_progress *progress);
 
 /* An eventfd that becomes readable when the job ends and, at most ten times a second, when it has
- * progressed. Borrowed. */
+ * progressed. Borrowed until the job is freed. */
 THAW_API int thaw_job_event_fd(const thaw_job *job);
 
 /* Asks the job to end early. It may succeed all the same. Any thread, also several times. */
@@ -113,7 +117,8 @@ struct thaw_snapshot_result {
 THAW_API int thaw_vm_snapshot(thaw_vm *vm, thaw_store *store,
     const struct thaw_snapshot_options *options, thaw_job **ret, struct thaw_error *error);
 
-/* The result of a job that took or flattened a snapshot and is DONE; THAW_ESTATE otherwise. */
+/* The result of a job that took or flattened a snapshot and is DONE. Returns 0, THAW_ESTATE if it
+ * is another job or not DONE, or -EINVAL if size is not set. */
 THAW_API int thaw_job_get_snapshot(thaw_job *job, struct thaw_snapshot_result *result);
 
 /* --- Restoring -------------------------------------------------------------------------------- */

@@ -129,7 +129,7 @@ struct thaw_vm_info {
     char detail[THAW_VM_DETAIL_BYTES]; /* one line on the reason, for people; may be empty */
 };
 
-/* Fills *info. Never blocks on the guest. */
+/* Fills *info. Never blocks on the guest. Returns 0, or -EINVAL if size is not set. */
 THAW_API int thaw_vm_get_info(thaw_vm *vm, struct thaw_vm_info *info);
 
 /* When the steps of a VM's way from a snapshot, by restore or reset, to its first exit were done:
