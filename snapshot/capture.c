@@ -251,7 +251,8 @@ static int check_options(const struct thaw_snapshot_options *opt, struct thaw_er
     if (opt->threads > PACK_WRITE_THREADS_MAX)
         return error_set(
             error, -EINVAL, "%u threads: at most %d", opt->threads, PACK_WRITE_THREADS_MAX);
-    return 0;
+    /* Now, and not when all is written. */
+    return opt->metadata ? manifest_check_metadata(opt->metadata, error) : 0;
 }
 
 /* What the rest of the data comes from, and whether the snapshot may go on referring to it. */

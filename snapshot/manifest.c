@@ -297,20 +297,43 @@ static json_t *parse(const char *text, int *ret_r)
     return NULL;
 }
 
+static int parse_metadata(const char *text, json_t **ret, struct thaw_error *error)
+{
+    int r = manifest_check_shape(text, strlen(text), NULL);
+    if (r < 0)
+        return error_set(error, -EINVAL, "metadata is too large or too deeply nested");
+    json_t *metadata = parse(text, &r);
+    if (r == -ENOMEM)
+        return error_errno(error, ENOMEM, "reading a snapshot's metadata");
+    if (!json_is_object(metadata)) {
+        json_decref(metadata);
+        return error_set(error, -EINVAL, "metadata is not a JSON object");
+    }
+    *ret = metadata;
+    return 0;
+}
+
+int manifest_check_metadata(const char *text, struct thaw_error *error)
+{
+    json_t *metadata;
+    char *compact;
+    int r = parse_metadata(text, &metadata, error);
+    if (r < 0)
+        return r;
+    r = manifest_metadata_text(metadata, &compact, error);
+    json_decref(metadata);
+    if (r == 0)
+        free(compact);
+    return r;
+}
+
 static int put_content(
     struct encoder *e, json_t *root, const struct manifest *m, struct thaw_error *error)
 {
-    const char *text = m->metadata ? m->metadata : "{}";
-    int r = manifest_check_shape(text, strlen(text), error);
+    json_t *metadata;
+    int r = parse_metadata(m->metadata ? m->metadata : "{}", &metadata, error);
     if (r < 0)
-        return error_set(error, -EINVAL, "manifest: metadata is too large or too deeply nested");
-    json_t *metadata = parse(text, &r);
-    if (r == -ENOMEM)
-        return error_errno(error, ENOMEM, "writing a snapshot's description");
-    if (!json_is_object(metadata)) {
-        json_decref(metadata);
-        return error_set(error, -EINVAL, "manifest: metadata is not a JSON object");
-    }
+        return r;
     put(e, root, "metadata", metadata);
     put_string(e, root, "kind", m->kind == MANIFEST_DIFF ? "diff" : "full");
     put_string(e, root, "parent", m->parent);

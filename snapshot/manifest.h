@@ -154,6 +154,14 @@ bool manifest_digest_valid(const char *digest);
 /* "xxh3-128:<hex>" of a hash in its canonical (big-endian) form. */
 void manifest_format_digest(const uint8_t canonical[16], char ret[MANIFEST_DIGEST_BYTES]);
 
+/* Whether a text can be a snapshot's metadata: a JSON object within the limits above. -EINVAL says
+ * why not; -ENOMEM. */
+int manifest_check_metadata(const char *text, struct thaw_error *error);
+
+/* The compact text of metadata, malloced; -EINVAL if it is too large or too deeply nested, -ENOMEM.
+ * For this file's two halves. */
+int manifest_metadata_text(const json_t *metadata, char **ret_text, struct thaw_error *error);
+
 /* Whether JSON text is within the limits that bound a parser's recursion and memory; its syntax is
  * not judged. THAW_ECORRUPT if not. */
 int manifest_check_shape(const char *text, size_t bytes, struct thaw_error *error);

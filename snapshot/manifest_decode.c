@@ -320,19 +320,33 @@ static unsigned depth_of(const json_t *value)
     return depth + 1;
 }
 
+int manifest_metadata_text(const json_t *metadata, char **ret_text, struct thaw_error *error)
+{
+    if (depth_of(metadata) > MANIFEST_METADATA_DEPTH_MAX)
+        return error_set(
+            error, -EINVAL, "metadata is nested more than %d deep", MANIFEST_METADATA_DEPTH_MAX);
+    size_t bytes;
+    _cleanup_free_ char *text = json_build_text(metadata, JSON_COMPACT, &bytes);
+    if (!text)
+        return error_errno(error, ENOMEM, "copying metadata");
+    if (bytes > MANIFEST_METADATA_BYTES_MAX)
+        return error_set(
+            error, -EINVAL, "metadata is larger than %u bytes", MANIFEST_METADATA_BYTES_MAX);
+    *ret_text = take_ptr(text);
+    return 0;
+}
+
 static void decode_metadata(struct decoder *d, const json_t *root, struct manifest *m)
 {
     const json_t *metadata = get(d, root, "metadata", JSON_OBJECT);
+    struct thaw_error why;
     if (d->r < 0)
         return;
-    if (depth_of(metadata) > MANIFEST_METADATA_DEPTH_MAX)
-        bad(d, "\"metadata\" is nested more than %d deep", MANIFEST_METADATA_DEPTH_MAX);
-    size_t bytes;
-    m->metadata = json_build_text(metadata, JSON_COMPACT, &bytes);
-    if (!m->metadata)
+    int r = manifest_metadata_text(metadata, &m->metadata, &why);
+    if (r == -EINVAL)
+        bad(d, "%s", why.message);
+    else if (r < 0)
         d->r = error_errno(d->error, ENOMEM, "%s: copying the metadata", what);
-    else if (bytes > MANIFEST_METADATA_BYTES_MAX)
-        bad(d, "\"metadata\" is larger than %u bytes", MANIFEST_METADATA_BYTES_MAX);
 }
 
 static void decode_content(struct decoder *d, const json_t *root, struct manifest *m)

@@ -85,8 +85,8 @@ struct thaw_snapshot_options {
     uint32_t flags;       /* THAW_SNAPSHOT_*; neither FULL nor DIFF: DIFF where it is possible */
     int level;            /* of zstd, 1 to 19; 0: 1 */
     uint32_t threads;     /* that compress; 0: one a CPU */
-    const char *metadata; /* a JSON object of up to 64 KiB, kept and given back; NULL: as it was
-                             restored, or empty */
+    const char *metadata; /* a JSON object of up to 64 KiB (white space aside) and 12 levels, which
+                             thaw_snapshot_inspect gives back; NULL: as it was restored, or empty */
     thaw_progress_fn progress; /* NULL: nobody is told */
     void *progress_data;       /* used until the job is freed */
 };

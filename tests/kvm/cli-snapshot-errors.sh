@@ -66,6 +66,9 @@ refused "metadata out of no file" 1 "cannot read the metadata file" "$THAW" snap
 check "64 KiB of metadata are fine" "$THAW" snapshot a --name large --metadata "@$work/large"
 head -c 70000 /dev/zero | tr '\0' ' ' >"$work/larger"
 refused "more are not" 1 "more than 64 KiB" "$THAW" snapshot a --metadata "@$work/larger"
+refused "nor on the command line" 1 "more than 64 KiB" "$THAW" snapshot a --metadata "$(cat "$work/larger")"
+refused "nor 13 levels" 1 "nested more than 12 deep" "$THAW" snapshot a --metadata '{"x":[[[[[[[[[[[[1]]]]]]]]]]]]}'
+same "and nothing is left of that" 0 "$("$THAW" ls --state failed --json | jq .total)"
 "$THAW" snapshot a --name s --full >/dev/null
 refused "a name that is taken" 1 "s" "$THAW" snapshot a --name s
 same "leaves the one that has it" "ready" "$(snapshot s state)"

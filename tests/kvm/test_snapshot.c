@@ -508,6 +508,30 @@ Test(snapshot, one_is_taken_at_a_time)
     guest_free(&source);
 }
 
+/* Before anything is written: no record of a failure stays. */
+Test(snapshot, metadata_is_checked_at_once)
+{
+    static char large[(96 << 10) + 1];
+    snprintf(large, sizeof(large), "{\"x\":\"%0*d\"}", 80 << 10, 0);
+    const char *const refused[] = {large, "[]", "{", "{\"x\":[[[[[[[[[[[[[]]]]]]]]]]]]]}"};
+    static struct guest source;
+    start(&source, "tick", "", "tick 1\n");
+    for (size_t i = 0; i < ARRAY_SIZE(refused); i++) {
+        struct thaw_snapshot_options options = {
+            .size = sizeof(options), .name = "noted", .metadata = refused[i]};
+        struct thaw_error error = {0};
+        thaw_job *job;
+        cr_assert_eq(thaw_vm_snapshot(source.vm, store, &options, &job, &error), -EINVAL);
+        cr_assert(strstr(error.message, "metadata"), "%s", error.message);
+    }
+    thaw_snapshot_list *list;
+    struct thaw_error error;
+    cr_assert_eq(thaw_store_list(store, NULL, &list, &error), 0, "%s", error.message);
+    cr_assert_eq(thaw_snapshot_list_total(list), 0);
+    thaw_snapshot_list_free(list);
+    guest_free(&source);
+}
+
 Test(snapshot, inspecting_shows_every_record)
 {
     static struct guest source;

@@ -256,13 +256,16 @@ Test(manifest, metadata_is_echoed_within_its_limits)
         m.metadata = (char *)refused[i];
         cr_assert_eq(manifest_encode(&m, &out, &bytes, &error), -EINVAL, "%s", refused[i]);
         cr_assert_eq(error.code, -EINVAL);
+        cr_assert_eq(manifest_check_metadata(refused[i], NULL), -EINVAL, "%s", refused[i]);
     }
     m.metadata = text;
     snprintf(text, sizeof(text), "{\"a\":\"%0*d\"}", (int)MANIFEST_METADATA_BYTES_MAX - 8, 0);
     cr_assert_eq(manifest_encode(&m, &out, &bytes, NULL), 0);
+    cr_assert_eq(manifest_check_metadata(text, NULL), 0);
     free(out);
     snprintf(text, sizeof(text), "{\"a\":\"%0*d\"}", (int)MANIFEST_METADATA_BYTES_MAX - 7, 0);
     cr_assert_eq(manifest_encode(&m, &out, &bytes, NULL), -EINVAL);
+    cr_assert_eq(manifest_check_metadata(text, NULL), -EINVAL);
     m.metadata = original;
     manifest_fini(&m);
 }

@@ -89,6 +89,8 @@ static int load_metadata(const char *value, json_t **ret, struct thaw_error *err
 
     if (*value == '@')
         rc = read_metadata(value + 1, &json, error);
+    else if (strlen(value) > METADATA_MAX_BYTES)
+        rc = fail_set(error, -EFBIG, "the metadata has more than 64 KiB");
     else
         json = json_loads(value, JSON_REJECT_DUPLICATES, NULL);
     if (rc < 0)
