@@ -194,8 +194,10 @@ static int sweep_user(void *data, const char *name)
 {
     struct user_walk *walk = data;
     int dirfd = walk->store->places[STORE_USERS];
-    if (walk->id && !is_user_of(name, walk->id))
-        return 0;
+    char id[MANIFEST_ID_BYTES];
+    snprintf(id, sizeof(id), "%.*s", MANIFEST_ID_CHARS, name);
+    if (!manifest_id_valid(id) || !is_user_of(name, walk->id ? walk->id : id))
+        return 0; /* not ours */
     _cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0 || store_try_lock(fd, LOCK_EX) < 0)
         return 0;

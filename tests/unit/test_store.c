@@ -398,6 +398,8 @@ Test(store, what_does_not_belong_is_counted_and_left_alone)
     fixture_write(root, "snapshots/notes", "x");
     fixture_write(root, "creating/0123456789abcdef0123456789abcdef", "x");
     fixture_write(root, "names/letter", "x");
+    fixture_write(root, "users/notes", "x");
+    fixture_write(root, "users/0123456789abcdef0123456789abcdef", "x");
     snprintf(path, sizeof(path), "%s/trash/0123456789abcdef0123456789abcde0", root);
     cr_assert_eq(symlink("/tmp", path), 0);
     snprintf(path, sizeof(path), "%s/failed/sub", root);
@@ -412,6 +414,7 @@ Test(store, what_does_not_belong_is_counted_and_left_alone)
     cr_assert_eq(store_begin(store, &request, &creation, &error), -EEXIST);
     SAYS("not a snapshot");
     cr_assert(fixture_exists(root, "names/letter"));
+    cr_assert_eq(fixture_count(root, "users"), 2);
 }
 
 Test(store, a_damaged_snapshot_is_shown_and_can_be_deleted)
