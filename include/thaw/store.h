@@ -12,6 +12,10 @@
  * A process that dies at any moment leaves CREATING and DELETING snapshots behind. The next process
  * that opens the store finishes them: what was complete becomes READY, the rest FAILED or gone.
  *
+ * A name has 1 to 64 characters of A-Z, a-z, 0-9, '.', '_' and '-', begins with a letter or a
+ * digit, and is not like an id. An id is 32 lower-case hexadecimal characters, drawn at random. The
+ * names of templates and of sources are any text of up to 64 bytes without control characters.
+ *
  * References to a snapshot (`ref`) are its name, its id, or the first 6 or more characters of its
  * id if no other snapshot's begins with them; a name goes before an id.
  *
