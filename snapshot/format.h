@@ -109,7 +109,7 @@ WIRE_RECORD(file_header, FILE_HEADER_FIELD_BYTES, FILE_HEADER_FIELDS);
 #define FRAME_ENTRY_BYTES 64
 WIRE_RECORD(frame_entry, FRAME_ENTRY_BYTES, FRAME_ENTRY_FIELDS);
 
-/* What a frame's check covers besides the stored bytes: hashed in front of them. */
+/* What a frame's check covers besides the stored bytes: the context of its check128. */
 #define FRAME_SEED_FIELDS(FIELD)                                                                   \
     FIELD(b16, pack_id, 0)                                                                         \
     FIELD(u64, frame, 16)                                                                          \

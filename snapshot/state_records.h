@@ -30,7 +30,8 @@ enum state_type {
     /* instance: 0 the entropy device, 1 + k disk k */
     STATE_VIRTIO = 32,
     STATE_QUEUES = 33,
-    STATE_PARKED = 34, /* disks only: requests that wait for room on the host */
+    /* instance: k of disk k */
+    STATE_PARKED = 34, /* requests that wait for room on the host */
 };
 
 /* A reader that does not know a type with this bit may pass over the record. */
