@@ -22,6 +22,8 @@
 extern "C" {
 #endif
 
+/* What a function fails with is in its error and not logged; warnings are of what was not done and
+ * costs time only. The other levels are not used yet. */
 enum thaw_log_level {
     THAW_LOG_ERROR = 0,
     THAW_LOG_WARNING = 1,

@@ -51,8 +51,9 @@ THAW_API int thaw_image_open(thaw_env *env, thaw_store *store, const char *ref, 
 /* Gives the caller's reference back; clones keep what they need. NULL is allowed. Any thread. */
 THAW_API void thaw_image_close(thaw_image *image);
 
-/* Makes a new VM, PAUSED, from an image. options as for thaw_restore, but the mode is the image's.
- * Any thread, several at once. Errors as thaw_restore's, but for those of `ref`. */
+/* Makes a new VM, PAUSED or, with THAW_RESTORE_RESUME, RUNNING, from an image. options as for
+ * thaw_restore, but the mode is the image's. Any thread, several at once. Errors as thaw_restore's,
+ * but for those of `ref`. */
 THAW_API int thaw_image_restore(thaw_image *image, const struct thaw_restore_options *options,
     thaw_vm **ret, struct thaw_error *error);
 

@@ -84,7 +84,7 @@ struct thaw_snapshot_options {
     const char *template_name; /* what the VM was created from; NULL: as it was restored, or "vm" */
     uint32_t flags;       /* THAW_SNAPSHOT_*; neither FULL nor DIFF: DIFF where it is possible */
     int level;            /* of zstd, 1 to 19; 0: 1 */
-    uint32_t threads;     /* that compress; 0: one a CPU */
+    uint32_t threads;     /* that compress, at most 64; 0: one a CPU */
     const char *metadata; /* a JSON object of up to 64 KiB (white space aside) and 12 levels, which
                              thaw_snapshot_inspect gives back; NULL: as it was restored, or empty */
     thaw_progress_fn progress; /* NULL: nobody is told */
@@ -102,7 +102,8 @@ struct thaw_snapshot_result {
     uint64_t pages;        /* that were looked at: all in use, or those that changed */
     uint64_t zero_pages;   /* of them, all zero: not stored */
     uint64_t stored_bytes; /* that the snapshot added to the store */
-    uint32_t rounds;       /* in which memory was copied before the pause; 0: stop-and-copy */
+    uint32_t rounds;       /* in which memory was copied before the pause; 0: stop-and-copy, or the
+                              VM was paused */
     uint32_t reserved;     /* 0 */
     uint64_t paused_pages; /* of memory, that were copied during the pause */
     uint64_t stale_pages;  /* stored in vain, since the guest wrote them again */
@@ -135,7 +136,8 @@ enum thaw_clock {
     THAW_CLOCK_HOST = 1,     /* they jump ahead by the time that passed since the snapshot */
 };
 
-/* Another place for a disk's base image. */
+/* Another place for a disk's base image. Only the size is compared with what it was: that nobody
+ * has written to it since the snapshot was taken is for the caller to know. */
 struct thaw_disk_override {
     size_t size;
     uint32_t index;   /* of the disk, from 0 */
@@ -160,7 +162,7 @@ struct thaw_disk_override {
 
 struct thaw_restore_options {
     size_t size;
-    const char *name; /* of the new VM; NULL: the snapshot's name */
+    const char *name; /* of the new VM, cut after 64 bytes; NULL: the snapshot's name */
     enum thaw_restore_mode mode;
     enum thaw_clock clock;
     uint32_t flags;                         /* THAW_RESTORE_* */

@@ -8,8 +8,8 @@
  *   any of these  ---->  STOPPED  (powered off, reset, ended by its owner)
  *   any of these  ---->  FAILED   (the guest or the host did what cannot be continued)
  *
- * STOPPED and FAILED are final; `reason` and `detail` of thaw_vm_info say why. The VM's memory and
- * devices stay readable until thaw_vm_free. Only thaw_vm_reset (snapshot.h) leads back from there.
+ * STOPPED and FAILED are final; `reason` and `detail` of thaw_vm_info say why. Only thaw_vm_reset
+ * (snapshot.h) leads back from there.
  *
  * Threads: calls on different VMs are independent. Calls on one VM may come from any thread and are
  * serialised inside, except thaw_vm_free, which must be the last call. Callbacks run on threads of
