@@ -146,6 +146,8 @@ list() { # OPTION...
 same "the newest first" "10: db-3 db-2 db-1 web-7 web-6 web-5 web-4 web-3 web-2 web-1" "$(list)"
 same "--source" "3: db-3 db-2 db-1" "$(list --source b)"
 same "--source of none" "0: " "$(list --source c)"
+same "--template" "3: db-3 db-2 db-1" "$(list --template other)"
+same "--template of none" "0: " "$(list --template othe)"
 same "--query" "2: db-3 web-3" "$(list --query -3)"
 same "--query by id" "1: web-5" "$(list --query "$(id_of web-5 | cut -c1-10)")"
 same "--state" "10 0" "$("$THAW" ls --state ready --json | jq .total) $("$THAW" ls --state creating --state deleting --json | jq .total)"

@@ -16,6 +16,7 @@
 
 enum {
     OPTION_SOURCE = 1,
+    OPTION_TEMPLATE,
     OPTION_STATE,
     OPTION_QUERY,
     OPTION_PAGE,
@@ -24,6 +25,7 @@ enum {
 
 static const struct cli_option options[] = {
     {OPTION_SOURCE, "source", "NAME", "only those that were taken of this VM"},
+    {OPTION_TEMPLATE, "template", "NAME", "only those whose VM was created from this"},
     {OPTION_STATE, "state", "STATE",
         "only creating, ready, failed, deleting or damaged ones; may be repeated"},
     {OPTION_QUERY, "query", "TEXT", "only those with this in their name, or before their id"},
@@ -59,6 +61,9 @@ static int take_option(struct cli *cli, struct thaw_snapshot_query *query, int o
     switch (option) {
     case OPTION_SOURCE:
         query->source = cli->value;
+        return 0;
+    case OPTION_TEMPLATE:
+        query->template_name = cli->value;
         return 0;
     case OPTION_STATE:
         return set_state(cli, query);
