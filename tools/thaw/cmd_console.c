@@ -258,8 +258,8 @@ const struct cli_command cmd_console = {
     .summary = "Show a VM's console, and send it input",
     .notes =
         "Shows recent output and follows until the VM ends; stdin is sent to the guest. On a\n"
-        "terminal Ctrl-A d detaches, Ctrl-A Ctrl-A sends a Ctrl-A, all else is the guest's. Of a\n"
-        "VM that has ended, what it wrote last is shown. --json has no effect.",
+        "terminal Ctrl-A d and Ctrl-A x detach, Ctrl-A Ctrl-A sends a Ctrl-A, all else is the\n"
+        "guest's. Of a VM that has ended, what it wrote last is shown. --json has no effect.",
     .options = options,
     .run = run_console,
 };

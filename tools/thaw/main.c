@@ -17,7 +17,8 @@ static void print_help(void)
            "Runs microVMs, freezes them into snapshots, and thaws these.\n\n");
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
         printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
-    printf("\n  --help     print this help; 'thaw COMMAND --help' explains a command\n"
+    printf("\n  --help     print this help, as -h and 'help' do; 'thaw COMMAND --help' and\n"
+           "             'thaw help COMMAND' explain a command\n"
            "  --version  print the version\n\n"
            "Exit status: 0 success, 1 failure, 2 wrong usage.\n");
 }
