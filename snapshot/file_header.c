@@ -21,16 +21,6 @@ static const struct kind_info kinds[FILE_KINDS] = {
         STATE_INCOMPAT_SUPPORTED, {NULL}},
 };
 
-const char *file_header_kind_name(enum file_kind kind)
-{
-    return kinds[kind].name;
-}
-
-const char *file_header_feature_name(enum file_kind kind, unsigned bit)
-{
-    return bit < ARRAY_SIZE(kinds[kind].features) ? kinds[kind].features[bit] : NULL;
-}
-
 void file_header_write(enum file_kind kind, struct file_header *header, uint8_t *bytes)
 {
     header->magic = kinds[kind].magic;
@@ -42,8 +32,9 @@ void file_header_write(enum file_kind kind, struct file_header *header, uint8_t 
     wire_store_u64(bytes + FILE_HEADER_FIELD_BYTES, check_64(bytes, FILE_HEADER_FIELD_BYTES));
 }
 
-int file_header_probe(const uint8_t *bytes, size_t count, const char *name,
-    enum file_kind *ret_kind, struct file_header *ret, struct thaw_error *error)
+/* Of a file of any kind, and of any version and features: what is this? */
+static int probe(const uint8_t *bytes, size_t count, const char *name, enum file_kind *ret_kind,
+    struct file_header *ret, struct thaw_error *error)
 {
     if (count < FILE_HEADER_BYTES)
         return error_set(error, THAW_ECORRUPT,
@@ -94,8 +85,8 @@ int file_header_read(enum file_kind kind, const uint8_t *bytes, size_t count, co
 {
     const struct kind_info *info = &kinds[kind];
     struct file_header header;
-    enum file_kind found;
-    int r = file_header_probe(bytes, count, name, &found, &header, error);
+    enum file_kind found = kind;
+    int r = probe(bytes, count, name, &found, &header, error);
     if (r < 0)
         return r;
     if (found != kind)

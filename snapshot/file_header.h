@@ -24,15 +24,4 @@ void file_header_write(enum file_kind kind, struct file_header *header, uint8_t 
 int file_header_read(enum file_kind kind, const uint8_t *bytes, size_t count, const char *name,
     struct file_header *ret, struct thaw_error *error);
 
-/* The same for a file of any kind and any version or features, without refusing newer ones: what
- * is this? */
-int file_header_probe(const uint8_t *bytes, size_t count, const char *name,
-    enum file_kind *ret_kind, struct file_header *ret, struct thaw_error *error);
-
-/* "pack", "page index", "VM state". */
-const char *file_header_kind_name(enum file_kind kind);
-
-/* The name of incompatible feature `bit` (0 to 63) of that kind of file; NULL if it has none. */
-const char *file_header_feature_name(enum file_kind kind, unsigned bit);
-
 #endif

@@ -37,7 +37,6 @@ enum state_type {
 /* A reader that does not know a type with this bit may pass over the record. */
 #define STATE_TYPE_IGNORABLE   0x8000u
 
-#define STATE_INSTANCES_MAX    32
 #define STATE_RECORD_BYTES_MAX (64u << 10)
 #define STATE_FILE_BYTES_MAX   (16u << 20)
 
