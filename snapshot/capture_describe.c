@@ -4,6 +4,7 @@
 #include "capture.h"
 #include "check.h"
 #include "state_file.h"
+#include "store_fs.h"
 #include <fcntl.h>
 #include <string.h>
 #include <thaw/version.h>
@@ -41,19 +42,6 @@ static int add_own_file(struct capture *capture, struct manifest *manifest, cons
     return add_file(manifest, path, bytes, text, error) ? 0 : -ENOMEM;
 }
 
-static int write_all(int fd, const uint8_t *bytes, size_t count)
-{
-    for (size_t done = 0; done < count;) {
-        ssize_t put = write(fd, bytes + done, count - done);
-        if (put < 0 && errno == EINTR)
-            continue;
-        if (put < 0)
-            return -errno;
-        done += (size_t)put;
-    }
-    return 0;
-}
-
 static int parse_id(const char *hex, struct wire_b16 *ret)
 {
     for (size_t i = 0; i < sizeof(ret->bytes); i++) {
@@ -79,7 +67,7 @@ static int write_state(struct capture *capture, struct manifest *manifest, struc
         O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return error_errno(error, errno, "creating 'vmstate'");
-    r = write_all(fd, bytes, count);
+    r = fs_write_all(fd, bytes, count);
     if (r < 0)
         return error_errno(error, -r, "writing 'vmstate'");
     struct check_stream *stream = check_stream_new();

@@ -4,6 +4,7 @@
 #include "check.h"
 #include "file_header.h"
 #include "page_index_internal.h"
+#include "store_fs.h"
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -180,21 +181,6 @@ static void encode_head(const struct page_index *index, struct wire_writer *head
         wire_put_b16(head, index->pack_ids[i]);
 }
 
-static int write_all(int fd, const void *bytes, size_t count)
-{
-    const uint8_t *at = bytes;
-    while (count > 0) {
-        ssize_t n = write(fd, at, count);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        at += n;
-        count -= (size_t)n;
-    }
-    return 0;
-}
-
 static int write_file(const struct page_index *index, const struct wire_writer *head, int fd,
     struct page_index_totals *ret)
 {
@@ -210,11 +196,11 @@ static int write_file(const struct page_index *index, const struct wire_writer *
     ret->file_bytes = head->used + extent_bytes + sizeof(check.bytes);
     check_stream_free(digest);
 
-    int r = write_all(fd, head->bytes, head->used);
+    int r = fs_write_all(fd, head->bytes, head->used);
     if (r == 0)
-        r = write_all(fd, index->extents, extent_bytes);
+        r = fs_write_all(fd, index->extents, extent_bytes);
     if (r == 0)
-        r = write_all(fd, check.bytes, sizeof(check.bytes));
+        r = fs_write_all(fd, check.bytes, sizeof(check.bytes));
     if (r == 0 && fsync(fd) < 0)
         r = -errno;
     return r;

@@ -57,15 +57,16 @@ int fs_sync(int fd)
     return fsync(fd) < 0 ? -errno : 0;
 }
 
-static int write_all(int fd, const char *bytes, size_t count)
+int fs_write_all(int fd, const void *bytes, size_t count)
 {
+    const char *at = bytes;
     while (count > 0) {
-        ssize_t n = write(fd, bytes, count);
+        ssize_t n = write(fd, at, count);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0)
-            return -errno;
-        bytes += n;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        at += n;
         count -= (size_t)n;
     }
     return 0;
@@ -81,7 +82,7 @@ int fs_write_file(int dirfd, const char *name, const char *bytes, size_t count)
         openat(dirfd, temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, STORE_FILE_MODE);
     if (fd < 0)
         return -errno;
-    int r = write_all(fd, bytes, count);
+    int r = fs_write_all(fd, bytes, count);
     if (r == 0)
         r = fs_sync(fd);
     if (r == 0 && renameat(dirfd, temporary, dirfd, name) < 0)
@@ -207,7 +208,7 @@ static int copy_bytes(int from, int to)
         size_t count;
         int r = read_all(from, chunk, COPY_CHUNK, &count);
         if (r == 0)
-            r = write_all(to, chunk, count);
+            r = fs_write_all(to, chunk, count);
         if (r < 0 || count == 0)
             return r;
     }
