@@ -8,7 +8,6 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 
 #define NOTIFY_INTERVAL_NS 100000000u
 
@@ -156,16 +155,9 @@ void thaw_job_cancel(thaw_job *job)
     atomic_store(&job->cancelled, true);
 }
 
-static struct timespec deadline_after(int timeout_ms)
-{
-    uint64_t when = timing_now_ns() + (uint64_t)timeout_ms * 1000000u;
-    return (struct timespec){
-        .tv_sec = (time_t)(when / 1000000000u), .tv_nsec = (long)(when % 1000000000u)};
-}
-
 int thaw_job_wait(thaw_job *job, int timeout_ms, struct thaw_error *error)
 {
-    struct timespec deadline = deadline_after(MAX(timeout_ms, 0));
+    struct timespec deadline = timing_deadline(timeout_ms);
     int err = 0;
     pthread_mutex_lock(&job->lock);
     while (err == 0 && job->state == THAW_JOB_RUNNING)

@@ -5,13 +5,19 @@
 #include "timing.h"
 #include "vm.h"
 #include <string.h>
-#include <time.h>
 
 uint64_t timing_now_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+struct timespec timing_deadline(int timeout_ms)
+{
+    uint64_t when = timing_now_ns() + (uint64_t)MAX(timeout_ms, 0) * 1000000u;
+    return (struct timespec){
+        .tv_sec = (time_t)(when / 1000000000u), .tv_nsec = (long)(when % 1000000000u)};
 }
 
 /* The earlier one, where 0 is never. */

@@ -4,6 +4,7 @@
 #define VMM_TIMING_H
 
 #include <stdint.h>
+#include <time.h>
 
 /* 0: not, or not yet. */
 struct timing {
@@ -16,5 +17,8 @@ struct timing {
 
 /* CLOCK_MONOTONIC. */
 uint64_t timing_now_ns(void);
+
+/* When so many milliseconds will have passed; a negative number counts as 0. */
+struct timespec timing_deadline(int timeout_ms);
 
 #endif

@@ -9,7 +9,6 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 
 /* For how long whoever pauses a VM for a moment waits awake for it to park. */
 #define PARKING_NS 100000u
@@ -671,22 +670,9 @@ int thaw_vm_stop(thaw_vm *vm, struct thaw_error *error)
     return 0;
 }
 
-static struct timespec deadline_after(int timeout_ms)
-{
-    struct timespec when;
-    clock_gettime(CLOCK_MONOTONIC, &when);
-    when.tv_sec += timeout_ms / 1000;
-    when.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (when.tv_nsec >= 1000000000) {
-        when.tv_sec++;
-        when.tv_nsec -= 1000000000;
-    }
-    return when;
-}
-
 int thaw_vm_wait(thaw_vm *vm, int timeout_ms)
 {
-    struct timespec deadline = deadline_after(MAX(timeout_ms, 0));
+    struct timespec deadline = timing_deadline(timeout_ms);
     int err = 0;
     pthread_mutex_lock(&vm->lock);
     while (err == 0 && !(is_final(vm->state) && all_parked_locked(vm)))
