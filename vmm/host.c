@@ -2,6 +2,7 @@
 // Finds out what this host offers, by trying each thing. Changes nothing and decides nothing.
 
 #include "kvm.h"
+#include "pagemap.h"
 #include "timing.h"
 #include <fcntl.h>
 #include <inttypes.h>
@@ -199,31 +200,23 @@ static void check_io_uring(struct thaw_host_report *report)
         r == 0 ? "yes" : thaw_strerror(r));
 }
 
-/* linux/fs.h, Linux 6.7; older headers lack it. */
-struct pagemap_scan {
-    uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
-    uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
-};
-#define PAGEMAP_SCAN_IOCTL _IOWR('f', 16, struct pagemap_scan)
-#define PAGEMAP_PRESENT    (1u << 3)
-
 static void check_pagemap(struct thaw_host_report *report)
 {
-    uint64_t region[3];
-    struct pagemap_scan scan = {
+    struct page_region region;
+    struct pm_scan_arg scan = {
         .size = sizeof(scan),
         .start = ALIGN_DOWN((uintptr_t)&report->count, PAGE_BYTES),
         .end = ALIGN_DOWN((uintptr_t)&report->count, PAGE_BYTES) + PAGE_BYTES,
-        .vec = (uintptr_t)region,
+        .vec = (uintptr_t)&region,
         .vec_len = 1,
-        .category_mask = PAGEMAP_PRESENT,
-        .return_mask = PAGEMAP_PRESENT,
+        .category_mask = PAGE_IS_PRESENT,
+        .return_mask = PAGE_IS_PRESENT,
     };
     const char *effect =
         "finding the pages that a clone has written; without it, /proc/self/pagemap "
         "is read, which is slower for large guests";
     _cleanup_close_ int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-    int r = fd < 0 ? -errno : ioctl(fd, PAGEMAP_SCAN_IOCTL, &scan) < 0 ? -errno : 0;
+    int r = fd < 0 ? -errno : ioctl(fd, PAGEMAP_SCAN, &scan) < 0 ? -errno : 0;
     add(report, "pagemap-scan", r == 0 ? THAW_CHECK_OK : THAW_CHECK_DEGRADED, effect, "%s",
         r == 0 ? "yes" : thaw_strerror(r));
 }

@@ -3,23 +3,6 @@
 
 #include "pagemap.h"
 #include <fcntl.h>
-#include <sys/ioctl.h>
-
-/* linux/fs.h of Linux 6.7; the headers we build with may be older. */
-struct page_region {
-    uint64_t start, end, categories;
-};
-
-struct pm_scan_arg {
-    uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
-    uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
-};
-
-#define PAGEMAP_SCAN    _IOWR('f', 16, struct pm_scan_arg)
-#define PAGE_IS_FILE    (1u << 2)
-#define PAGE_IS_PRESENT (1u << 3)
-#define PAGE_IS_SWAPPED (1u << 4)
-#define PAGE_IS_PFNZERO (1u << 5)
 
 /* Bits of an entry of /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst). */
 #define ENTRY_FILE    (1ull << 61)
