@@ -126,9 +126,8 @@ static int parse_clock(json_t *body, enum thaw_clock *ret, struct thaw_error *er
 
     if (json_unpack_ex(body, &problem, JSON_STRICT, "{s?s}", "clock", &clock) != 0)
         return refuse_body(&problem, error);
-    if (strcmp(clock, "continue") != 0 && strcmp(clock, "host") != 0)
+    if (text_parse_clock(clock, ret) < 0)
         return fail_set(error, -EINVAL, "'clock' must be 'continue' or 'host'");
-    *ret = strcmp(clock, "host") == 0 ? THAW_CLOCK_HOST : THAW_CLOCK_CONTINUE;
     return 0;
 }
 

@@ -3,7 +3,7 @@
  * Not here: how a VM of another process is asked (control.c). */
 #include "commands.h"
 #include "control.h"
-#include <string.h>
+#include "text.h"
 
 enum {
     OPTION_CLOCK = 1,
@@ -18,6 +18,7 @@ static const struct cli_option options[] = {
 static int parse(struct cli *cli, const char **ret_clock)
 {
     char **names = cli->args;
+    enum thaw_clock clock;
     int option, count = 0;
 
     while ((option = cli_next(cli)) != CLI_END) {
@@ -25,7 +26,7 @@ static int parse(struct cli *cli, const char **ret_clock)
             return CLI_STOP;
         if (option == CLI_OPERAND)
             names[count++] = cli->args[-1]; /* never overtakes what is still to be read */
-        else if (strcmp(cli->value, "continue") != 0 && strcmp(cli->value, "host") != 0)
+        else if (text_parse_clock(cli->value, &clock) < 0)
             return cli_usage(
                 cli, "'%s' is no clock policy: there are continue and host", cli->value);
         else

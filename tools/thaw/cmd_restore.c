@@ -58,11 +58,7 @@ static int set_mode(struct cli *cli, struct wanted *wanted)
 
 static int set_clock(struct cli *cli, struct wanted *wanted)
 {
-    if (strcmp(cli->value, "continue") == 0)
-        wanted->restore.clock = THAW_CLOCK_CONTINUE;
-    else if (strcmp(cli->value, "host") == 0)
-        wanted->restore.clock = THAW_CLOCK_HOST;
-    else
+    if (text_parse_clock(cli->value, &wanted->restore.clock) < 0)
         return cli_usage(cli, "'%s' is no clock policy: there are continue and host", cli->value);
     return 0;
 }

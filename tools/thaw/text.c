@@ -81,6 +81,17 @@ int text_parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *re
     return 0;
 }
 
+int text_parse_clock(const char *text, enum thaw_clock *ret)
+{
+    if (strcmp(text, "continue") == 0)
+        *ret = THAW_CLOCK_CONTINUE;
+    else if (strcmp(text, "host") == 0)
+        *ret = THAW_CLOCK_HOST;
+    else
+        return -EINVAL;
+    return 0;
+}
+
 int text_parse_size(const char *text, uint64_t *ret_bytes)
 {
     static const char units[] = "KMGT";

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <thaw/snapshot.h>
 #include <time.h>
 
 #define NAME_BYTES 65 /* the longest name and its NUL */
@@ -24,6 +25,9 @@ int text_parse_size(const char *text, uint64_t *ret_bytes);
 
 /* Decimal digits only, min to max. Returns 0, -EINVAL or -ERANGE. */
 int text_parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret);
+
+/* What the guest's clocks do: "continue" or "host". Returns 0 or -EINVAL. */
+int text_parse_clock(const char *text, enum thaw_clock *ret);
 
 /* "512M", "1.5G": the largest binary unit, one decimal where it is needed. */
 void text_format_size(uint64_t bytes, char ret[TEXT_BYTES]);
