@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Inside of images: image.c (construction, states of frames), image_fill.c, image_apart.c (pages
- * that come without their frame), image_record.c, image_prefetch.c, image_clone.c. */
+ * that come without their frame), image_record.c, image_prefetch.c, image_clone.c, image_reset.c.
+ */
 #ifndef SNAPSHOT_IMAGE_INTERNAL_H
 #define SNAPSHOT_IMAGE_INTERNAL_H
 

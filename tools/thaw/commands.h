@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* THE list of subcommands, in the order of the help. Each is `cmd_<name>` in cmd_<name>.c. */
+/* THE list of subcommands, in the order of the help. Each is `cmd_<name>` in cmd_<name>.c, but for
+ * cmd_resume, which is in cmd_pause.c. */
 #ifndef TOOLS_COMMANDS_H
 #define TOOLS_COMMANDS_H
 

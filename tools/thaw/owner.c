@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Role: the life of one VM in its process: claim, make, serve, record, end.
- * Not here: the terminal (foreground.c) and going into the background (cmd_run.c). */
+ * Not here: the terminal (foreground.c) and going into the background (process.c). */
 #include "owner.h"
 #include "api.h"
 #include "capture.h"
