@@ -28,11 +28,16 @@ files() { # FOLDER
     git ls-files "$1" | grep -E '\.[ch]$'
 }
 
-check "tools include no header of vmm or snapshot" "$(
+# The benchmark makes the data of a guest.
+check "tools include no header of vmm, snapshot or guest" "$(
     for file in $(files tools); do
         dir=$(dirname "$file")
         sed -n 's/^#include "\(.*\)".*/\1/p' "$file" | while read -r header; do
-            [ -e "$dir/$header" ] || [ -e "tools/$header" ] || echo "$file: $header"
+            case $file:$header in
+            tools/bench/recipe.c:../../guest/memtouch/layout.h) ;;
+            *..*) echo "$file: $header" ;;
+            *) [ -e "$dir/$header" ] || [ -e "tools/$header" ] || echo "$file: $header" ;;
+            esac
         done
     done
 )"
