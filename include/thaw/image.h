@@ -22,23 +22,23 @@ typedef struct thaw_image thaw_image;
 
 /* If the snapshot has a recorded working set, opening it lazily starts to read that, and the first
  * restore waits until it is there, which takes less time than to read it as it is touched. These
- * change that:
- *   NO_PREFETCH     does not use the working set. Nothing is read before the first restore, however
- *                   small the memory is
- *   PREFETCH_ASYNC  no restore waits; who touches a page of it before its turn gets that first
- *   RECORD          records a working set, see thaw_image_record_end: neither reads one nor ahead
- */
-#define THAW_IMAGE_NO_PREFETCH    1u
+ * change that. */
+
+/* The working set is not used. Nothing is read before the first restore, however small the memory
+ * is. */
+#define THAW_IMAGE_NO_PREFETCH 1u
+/* No restore waits; a page touched before its turn is read at once. */
 #define THAW_IMAGE_PREFETCH_ASYNC 2u
-#define THAW_IMAGE_RECORD         4u
+/* Records a working set, see thaw_image_record_end: neither reads one nor ahead. */
+#define THAW_IMAGE_RECORD 4u
 
 struct thaw_image_options {
     size_t size;
     enum thaw_restore_mode mode; /* EAGER: all memory is read before this returns */
     int memory_fd;  /* the memory of the same snapshot, complete, from another process's
                        thaw_image_memory_fd; 0: none. Duplicated. It must be sealed and of the right
-                       size (-EINVAL); what is in it is not checked against the snapshot, so it has
-                       to come from whom one trusts with the guest */
+                       size (-EINVAL); what is in it is not checked against the snapshot, so
+                       accept it only from someone you trust with the guest */
     uint32_t flags; /* THAW_IMAGE_*. RECORD neither with EAGER nor with memory_fd */
 };
 
@@ -57,7 +57,7 @@ THAW_API void thaw_image_close(thaw_image *image);
 THAW_API int thaw_image_restore(thaw_image *image, const struct thaw_restore_options *options,
     thaw_vm **ret, struct thaw_error *error);
 
-/* Reads all memory that is missing yet, and returns when the image is complete. Errors:
+/* Reads all memory that is still missing, and returns when the image is complete. Errors:
  * THAW_ECORRUPT, -ENOMEM, -errno. */
 THAW_API int thaw_image_fill(thaw_image *image, struct thaw_error *error);
 
@@ -90,7 +90,7 @@ THAW_API int thaw_vm_memory_fd(thaw_vm *vm, struct thaw_error *error);
 
 /* With thaw_env_options.image_budget_bytes, an environment remembers images. Who opens a snapshot,
  * thaw_restore included, that is open in the same environment shares its memory. When nobody uses
- * it any more, memory that is complete is kept, those that were used last first, as far as the
+ * it any more, memory that is complete is kept, the most recently used first, as far as the
  * budget goes; memory in use is never given up, and does not count. What is kept does not hold the
  * snapshot, which can be deleted. Options with a memory_fd pass all this by. */
 struct thaw_image_cache_info {
@@ -157,11 +157,11 @@ THAW_API int thaw_pool_new(thaw_env *env, const struct thaw_pool_options *option
  * from it live on. NULL is allowed. */
 THAW_API void thaw_pool_free(thaw_pool *pool);
 
-/* Changes how many VMs are kept ready; those that are too many are freed. 0: none. -EINVAL if the
+/* Changes how many VMs are kept ready; surplus VMs are freed. 0: none. -EINVAL if the
  * target is above THAW_POOL_TARGET_MAX. */
 THAW_API int thaw_pool_set_target(thaw_pool *pool, uint32_t target, struct thaw_error *error);
 
-/* Waits until as many are ready as shall be and nothing is being taken apart, at most timeout_ms
+/* Waits until the target number is ready and nothing is being taken apart, at most timeout_ms
  * milliseconds (negative: for ever). Returns 0, -ETIMEDOUT, or why the last VM could not be made.
  */
 THAW_API int thaw_pool_wait(thaw_pool *pool, int timeout_ms, struct thaw_error *error);

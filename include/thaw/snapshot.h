@@ -66,16 +66,17 @@ THAW_API void thaw_job_free(thaw_job *job);
 
 /* --- Taking a snapshot ------------------------------------------------------------------------ */
 
-/* Flags of thaw_vm_snapshot. Neither FULL nor DIFF: a diff where that is possible.
- *   FULL  depends on no other snapshot
- *   DIFF  stores only what changed since the VM's last snapshot in this store, or the one that it
- * was restored from; an error if there is none. Restoring it needs no other snapshot all the same
- *   KILL  stops the VM once the snapshot is durable, without its running on
- *   STOP_AND_COPY  the VM stands still until all memory is written; otherwise memory is copied
- * while it runs, and again what it changes meanwhile, so that the pause is short */
-#define THAW_SNAPSHOT_FULL          1u
-#define THAW_SNAPSHOT_DIFF          2u
-#define THAW_SNAPSHOT_KILL          4u
+/* Flags of thaw_vm_snapshot. Neither FULL nor DIFF: a diff where that is possible. */
+
+/* Depends on no other snapshot. */
+#define THAW_SNAPSHOT_FULL 1u
+/* Stores only what changed since the VM's last snapshot in this store, or the one that it was
+ * restored from; an error if there is none. It can still be restored without any other. */
+#define THAW_SNAPSHOT_DIFF 2u
+/* Stops the VM once the snapshot is durable, without letting it run again. */
+#define THAW_SNAPSHOT_KILL 4u
+/* The VM stands still until all memory is written; otherwise memory is copied while it runs, and
+ * again what it changes meanwhile, so that the pause is short. */
 #define THAW_SNAPSHOT_STOP_AND_COPY 8u
 
 struct thaw_snapshot_options {
@@ -145,20 +146,19 @@ struct thaw_disk_override {
     int fd;
 };
 
-/* Flags of thaw_restore.
- *   FORCE  also on a host that lacks what the guest saw where it was saved
- *   NO_PREFETCH, PREFETCH_ASYNC, RECORD  about working sets: as THAW_IMAGE_ of that name (image.h);
- * in thaw_image_restore they mean nothing, since that is the image's. thaw_vm_record_end ends
- * RECORD
- *   RESUME  the VM runs when the call returns, sooner than with a thaw_vm_resume after it: its
- * vCPUs wake up while state is being set. Its console may be called before that. thaw_vm_resume
- * says when a VM does not run after all
- */
-#define THAW_RESTORE_FORCE          1u
+/* Flags of thaw_restore. */
+
+/* Also on a host that lacks what the guest saw where it was saved. */
+#define THAW_RESTORE_FORCE 1u
+/* About working sets: as THAW_IMAGE_ of the same name (image.h). In thaw_image_restore they mean
+ * nothing, since that is the image's. thaw_vm_record_end ends RECORD. */
 #define THAW_RESTORE_NO_PREFETCH    2u
 #define THAW_RESTORE_PREFETCH_ASYNC 4u
 #define THAW_RESTORE_RECORD         8u
-#define THAW_RESTORE_RESUME         16u
+/* The VM runs when the call returns, sooner than with a thaw_vm_resume after it: its vCPUs wake up
+ * while state is being set. Its console may be called before that. thaw_vm_resume says when a VM
+ * does not run after all. */
+#define THAW_RESTORE_RESUME 16u
 
 struct thaw_restore_options {
     size_t size;
@@ -206,8 +206,8 @@ struct thaw_reset_options {
  *
  * THAW_ESTATE if the VM was not restored from a snapshot, or its memory could not be provided
  * (THAW_REASON_MEMORY); -EBUSY while a snapshot of it is being taken; THAW_EHOST if this host's KVM
- * cannot do it. If there is no room for new disk overlays nothing is changed either, but that the
- * VM is paused if it was RUNNING. After any later failure it is FAILED, and may be reset again:
+ * cannot do it. If there is no room for new disk overlays nothing is changed, except that a
+ * RUNNING VM is paused. After any later failure it is FAILED, and may be reset again:
  * THAW_ECORRUPT (memory that was still to be read is damaged), THAW_EGUEST (the VM ended
  * meanwhile), -errno. */
 THAW_API int thaw_vm_reset(

@@ -115,7 +115,7 @@ THAW_API void thaw_snapshot_list_free(thaw_snapshot_list *list);
 /* How many are on this page, and how many fit the query on all pages. */
 THAW_API size_t thaw_snapshot_list_count(const thaw_snapshot_list *list);
 THAW_API size_t thaw_snapshot_list_total(const thaw_snapshot_list *list);
-/* How many files and directories were passed over because they do not belong into a store. */
+/* How many files and directories were passed over because they do not belong in a store. */
 THAW_API size_t thaw_snapshot_list_strays(const thaw_snapshot_list *list);
 /* Borrowed until the list is freed; NULL past the end. */
 THAW_API const struct thaw_snapshot_info *thaw_snapshot_list_get(

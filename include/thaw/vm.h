@@ -151,8 +151,8 @@ THAW_API int thaw_vm_get_timing(thaw_vm *vm, struct thaw_vm_timing *timing);
 
 /* An eventfd that becomes readable when the VM's state changes or the guest writes a mark.
  * Borrowed: it belongs to the VM. The caller reads it to re-arm it. It is made at the first call,
- * and says then what has happened before. Any thread. Returns the descriptor, or -errno if there is
- * none to be had. */
+ * and says then what has happened before. Any thread. Returns the descriptor, or -errno if none
+ * can be made. */
 THAW_API int thaw_vm_event_fd(thaw_vm *vm);
 
 /* Waits until the VM is STOPPED or FAILED, at most timeout_ms milliseconds (negative: for ever).
