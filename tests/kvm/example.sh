@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The example of README.md: README shows exactly the code that is compiled here, and it does what
+# The examples. README.md shows exactly the code of the first as it is compiled here, and it does what
 # README says, also when it is built against the installed library. What else is installed works
 # from there, too. Prints TAP.
 # Usage: example.sh BUILD-DIRECTORY
@@ -40,6 +40,14 @@ it_counts() { # PROGRAM
     [ -s "$dir/clone" ] && tail -c "$(wc -c <"$dir/clone")" "$dir/expected" | diff - "$dir/clone"
 }
 
+# Each clone goes on from the snapshot of the run before, as its clone did.
+it_serves() { # PROGRAM
+    id=$("$build/thaw" ls --store "$dir/store" --json | sed -n 's/.*"id":"\([0-9a-f]*\)".*/\1/p')
+    "$1" "$dir/store" "$id" 6 >"$dir/out" 2>"$dir/err" || { cat "$dir/err"; return 1; }
+    for _ in 1 2 3 4 5 6; do cat "$dir/clone"; done | diff - "$dir/out" || return 1
+    [ "$(grep -c "ready to run after" "$dir/err")" = 6 ]
+}
+
 it_says_why() { # PROGRAM
     "$1" "$dir/no-kernel" "$dir/store" 2>"$dir/err" && return 1
     grep -F "$dir/no-kernel" "$dir/err"
@@ -74,6 +82,7 @@ if [ ! -w /dev/kvm ]; then
     echo "ok $number - the example runs # SKIP no access to /dev/kvm"
 else
     check "the example runs a guest to its end" it_counts "$program"
+    check "a pool serves clones of its snapshot" it_serves "$build/tests/examples/pool"
     check "the example says why it cannot" it_says_why "$program"
     # An instrumented library wants an instrumented program.
     if grep -q '^THAW_SANITIZE:STRING=$' "$build/CMakeCache.txt"; then
