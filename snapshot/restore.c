@@ -194,6 +194,12 @@ static int check_host(const struct restore *restore, struct thaw_error *error)
             backend);
     cpu_x86_list_missing(restore->vm->vcpus[0].fresh.cpuid, vcpu->cpuid, vcpu->cpuid_count, missing,
         sizeof(missing));
+    size_t used = strlen(missing);
+    if (vm_state_tsc_goes_back(restore->vm, restore->image->state))
+        snprintf(missing + used, sizeof(missing) - used,
+            "%sa TSC that is further on (this KVM shows guests the host's, which begins anew when "
+            "the host does)",
+            used ? ", " : "");
     if (!missing[0])
         atomic_store(&restore->image->host_checked, true);
     if (missing[0] && !(restore->opt.flags & THAW_RESTORE_FORCE))

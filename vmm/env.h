@@ -28,6 +28,7 @@ struct thaw_env {
     pthread_mutex_t host_lock; /* guards host, and host_asked: host_thread is not joined yet */
     bool host_asked;
     atomic_uint tsc_khz;   /* of a new vCPU; 0: not asked yet */
+    atomic_bool tsc_stays; /* set before tsc_khz: guests see the host's TSC, whatever is set */
     unsigned cpus;         /* that this process may use */
     atomic_uint restoring; /* calls that restore VMs just now */
     atomic_uint shells;    /* made so far */

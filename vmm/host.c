@@ -2,6 +2,7 @@
 // Finds out what this host offers, by trying each thing. Changes nothing and decides nothing.
 
 #include "kvm.h"
+#include "kvm_state.h"
 #include "pagemap.h"
 #include "timing.h"
 #include <fcntl.h>
@@ -86,7 +87,12 @@ static int start_in_real_mode(int vcpu_fd)
     return 0;
 }
 
-static int time_vcpu(const struct kvm *kvm, int vm_fd, uint64_t *ret_ns)
+struct probe {
+    uint64_t ns;
+    bool keeps_tsc;
+};
+
+static int probe_vcpu(const struct kvm *kvm, int vm_fd, struct probe *ret)
 {
     _cleanup_close_ int vcpu_fd = ioctl(vm_fd, KVM_CREATE_VCPU, 0);
     if (vcpu_fd < 0)
@@ -95,20 +101,19 @@ static int time_vcpu(const struct kvm *kvm, int vm_fd, uint64_t *ret_ns)
         mmap(NULL, kvm->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu_fd, 0);
     if (run == MAP_FAILED)
         return -errno;
+    ret->keeps_tsc = vcpu_keeps_tsc_offset(vcpu_fd);
     int r = start_in_real_mode(vcpu_fd);
     if (r == 0)
         r = run_to_exit(vcpu_fd, run);
     uint64_t start = timing_now_ns();
     if (r == 0)
         r = run_to_exit(vcpu_fd, run);
-    uint64_t ns = timing_now_ns() - start;
+    ret->ns = timing_now_ns() - start;
     munmap(run, kvm->run_bytes);
-    if (r == 0)
-        *ret_ns = ns;
     return r;
 }
 
-static int time_guest(const struct kvm *kvm, uint64_t *ret_ns)
+static int probe_guest(const struct kvm *kvm, struct probe *ret)
 {
     _cleanup_close_ int vm_fd = -1;
     int r = kvm_create_vm(kvm, &vm_fd, NULL);
@@ -120,23 +125,22 @@ static int time_guest(const struct kvm *kvm, uint64_t *ret_ns)
     memcpy(ram, speed_code, sizeof(speed_code));
     struct kvm_userspace_memory_region slot = {
         .memory_size = PAGE_BYTES, .userspace_addr = (uintptr_t)ram};
-    r = ioctl(vm_fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0 ? -errno
-                                                            : time_vcpu(kvm, vm_fd, ret_ns);
+    r = ioctl(vm_fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0 ? -errno : probe_vcpu(kvm, vm_fd, ret);
     munmap(ram, PAGE_BYTES);
     return r;
 }
 
-static void check_speed(struct thaw_host_report *report, const struct kvm *kvm)
+static void check_guest(struct thaw_host_report *report, const struct kvm *kvm)
 {
-    uint64_t ns = 0;
-    int r = time_guest(kvm, &ns);
+    struct probe probe = {0};
+    int r = probe_guest(kvm, &probe);
     if (r < 0) {
         add(report, "kvm-guest", THAW_CHECK_MISSING, "a small guest could not be run", "%s",
             thaw_strerror(r));
         return;
     }
     /* Two instructions a loop. A processor needs well under 10 ns for one, an emulator over 200. */
-    uint64_t per_instruction = ns / (2 * SPEED_LOOPS);
+    uint64_t per_instruction = probe.ns / (2 * SPEED_LOOPS);
     bool native = per_instruction < 100;
     add(report, "kvm-native", native ? THAW_CHECK_OK : THAW_CHECK_DEGRADED,
         native
@@ -144,6 +148,10 @@ static void check_speed(struct thaw_host_report *report, const struct kvm *kvm)
             : "guest code is emulated: small guests only, no stock Linux kernel; use a host whose "
               "processor flags show vmx or svm",
         "%s, %" PRIu64 " ns per instruction", native ? "native" : "emulated", per_instruction);
+    add(report, "kvm-tsc-offset", probe.keeps_tsc ? THAW_CHECK_OK : THAW_CHECK_DEGRADED,
+        "without it, guests see the host's TSC, which goes on while they are saved, and snapshots "
+        "restore only where it is further on",
+        probe.keeps_tsc ? "yes" : "no");
 }
 
 static void check_kvm(struct thaw_host_report *report)
@@ -164,7 +172,7 @@ static void check_kvm(struct thaw_host_report *report)
         add(report, kvm_caps[i].name, status, kvm_caps[i].effect, value ? "yes" : "no");
     }
     add(report, "kvm-vcpus", THAW_CHECK_OK, "most vCPUs of one VM", "%u", kvm.vcpus_max);
-    check_speed(report, &kvm);
+    check_guest(report, &kvm);
     kvm_close(&kvm);
 }
 

@@ -21,7 +21,7 @@ const struct kvm_cap kvm_caps[] = {
     {KVM_CAP_DEBUGREGS, "kvm-debugregs", true, "debug registers are saved"},
     {KVM_CAP_XSAVE, "kvm-xsave", true, "floating point and vector state is saved"},
     {KVM_CAP_ADJUST_CLOCK, "kvm-clock", true, "the guest's clock is saved"},
-    {KVM_CAP_VCPU_ATTRIBUTES, "kvm-vcpu-attributes", true, "the guest's TSC can be set"},
+    {KVM_CAP_VCPU_ATTRIBUTES, "kvm-vcpu-attributes", true, "the guest's TSC is saved"},
     {KVM_CAP_GET_TSC_KHZ, "kvm-tsc-khz", true, "the guest's TSC frequency is known"},
     {KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, "kvm-manual-dirty-log", true, "changed pages are known"},
     {KVM_CAP_XCRS, "kvm-xcrs", false, "without it, guests have no AVX"},

@@ -99,6 +99,10 @@ struct vcpu_fresh {
 /* The frequency of a new vCPU's TSC, which is the same for all of this host. */
 int vcpu_read_tsc_khz(int vcpu_fd, uint32_t *ret_khz, struct thaw_error *error);
 
+/* Whether a new vCPU's TSC can be set: some backends take an offset, and show guests the host's all
+ * the same. Leaves it as it is. */
+bool vcpu_keeps_tsc_offset(int vcpu_fd);
+
 /* What the host's TSC is to a guest with another frequency, before its offset is added. */
 uint64_t tsc_scale(uint64_t host_tsc_then, uint32_t host_khz, uint32_t guest_khz);
 

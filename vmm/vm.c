@@ -203,12 +203,14 @@ static void init_locks(struct thaw_vm *vm)
 }
 
 /* The same for all vCPUs of this host, and an ioctl. */
-static int find_tsc_khz(struct thaw_vm *vm, uint32_t *ret_khz, struct thaw_error *error)
+static int find_tsc(struct thaw_vm *vm, uint32_t *ret_khz, struct thaw_error *error)
 {
-    *ret_khz = atomic_load_explicit(&vm->env->tsc_khz, memory_order_relaxed);
+    *ret_khz = atomic_load(&vm->env->tsc_khz);
     int r = *ret_khz ? 0 : vcpu_read_tsc_khz(vm->vcpus[0].fd, ret_khz, error);
-    if (r == 0)
-        atomic_store_explicit(&vm->env->tsc_khz, *ret_khz, memory_order_relaxed);
+    if (r == 0 && atomic_load(&vm->env->tsc_khz) == 0) {
+        atomic_store(&vm->env->tsc_stays, !vcpu_keeps_tsc_offset(vm->vcpus[0].fd));
+        atomic_store(&vm->env->tsc_khz, *ret_khz);
+    }
     return r;
 }
 
@@ -216,7 +218,7 @@ static int set_processors(struct thaw_vm *vm, struct thaw_error *error)
 {
     const struct env_host *host;
     uint32_t tsc_khz;
-    int r = find_tsc_khz(vm, &tsc_khz, error);
+    int r = find_tsc(vm, &tsc_khz, error);
     if (r == 0)
         r = env_host(vm->env, &host, error);
     for (uint32_t i = 0; i < vm->vcpu_count && r == 0; i++)

@@ -127,6 +127,15 @@ static void announce_generation(struct thaw_vm *vm, const struct vm_state *state
         vmgenid_notify(&vm->machine.ged_irq);
 }
 
+bool vm_state_tsc_goes_back(const struct thaw_vm *vm, const struct vm_state *state)
+{
+    uint64_t now = host_tsc();
+    for (uint32_t i = 0; i < state->vcpu_count && atomic_load(&vm->env->tsc_stays); i++)
+        if (now < state->vcpus[i].tsc)
+            return true;
+    return false;
+}
+
 int vm_state_restore(struct thaw_vm *vm, const struct vm_state *state,
     const struct vm_devices *devices, enum vm_clock_policy policy, struct thaw_error *error)
 {

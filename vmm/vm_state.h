@@ -31,6 +31,10 @@ void vm_state_make_ready(struct vm_state *state);
 /* Reads the state of a VM that is paused, and stays so. state has room for its vCPUs. */
 int vm_state_save(struct thaw_vm *vm, struct vm_state *state, struct thaw_error *error);
 
+/* True if a guest's TSC would go back: this host's KVM shows guests the host's, which has not come
+ * as far as the saved one. */
+bool vm_state_tsc_goes_back(const struct thaw_vm *vm, const struct vm_state *state);
+
 /* Turns a shell, behind whose memory the saved contents are mapped, into the VM that was saved:
  * PAUSED, with a new generation id. If it fails the shell is of no use any more. */
 int vm_state_restore(struct thaw_vm *vm, const struct vm_state *state,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Makes a stored snapshot one of another host: other_host DIRECTORY [backend] [feature]. Its
-// processor had PCOMMIT, which no processor ever had. All checks hold afterwards.
+// Makes a stored snapshot one of another host: other_host DIRECTORY [backend] [feature]
+// [tsc]. Its processor had PCOMMIT, which no processor ever had, and a TSC that was further on than
+// any. All checks hold afterwards.
 
 #include "check.h"
 #include "file_header.h"
@@ -12,6 +13,7 @@
 #include <string.h>
 
 #define LEAF_7_EBX_PCOMMIT (1u << 22)
+#define TSC_FAR_AHEAD      (UINT64_C(1) << 60)
 
 static struct thaw_error error;
 
@@ -59,7 +61,14 @@ static void promise_feature(struct vm_state *state)
         errx(1, "the guest has no CPUID leaf 7");
 }
 
-static void change_state(const char *directory, struct manifest *manifest)
+static void advance_tsc(struct vm_state *state)
+{
+    for (uint32_t i = 0; i < state->vcpu_count; i++)
+        state->vcpus[i].tsc += TSC_FAR_AHEAD;
+}
+
+static void change_state(
+    const char *directory, struct manifest *manifest, void (*change)(struct vm_state *state))
 {
     struct file_header header;
     struct vm_state *state;
@@ -68,7 +77,7 @@ static void change_state(const char *directory, struct manifest *manifest)
     char *content = read_file(directory, "vmstate", &count);
     must(file_header_read(FILE_KIND_STATE, (uint8_t *)content, count, "vmstate", &header, &error));
     must(state_file_decode((uint8_t *)content, count, "vmstate", &state, &error));
-    promise_feature(state);
+    change(state);
     must(state_file_encode(state, &header.id, &bytes, &count, &error));
     write_file(directory, "vmstate", bytes, count);
     struct check_stream *stream = check_stream_new();
@@ -88,14 +97,15 @@ int main(int argc, char **argv)
     size_t count;
     char *text;
     if (argc < 3)
-        errx(2, "usage: other_host DIRECTORY [backend] [feature]");
+        errx(2, "usage: other_host DIRECTORY [backend] [feature] [tsc]");
     text = read_file(argv[1], "manifest.json", &count);
     must(manifest_decode(&manifest, text, count, &error));
     for (int i = 2; i < argc; i++) {
         if (strcmp(argv[i], "backend") == 0)
             snprintf(manifest.kvm_backend, sizeof(manifest.kvm_backend), "kvm_other");
         else
-            change_state(argv[1], &manifest);
+            change_state(
+                argv[1], &manifest, strcmp(argv[i], "tsc") == 0 ? advance_tsc : promise_feature);
     }
     must(manifest_encode(&manifest, &text, &count, &error));
     write_file(argv[1], "manifest.json", text, count);

@@ -92,8 +92,9 @@ static void sum_memory(thaw_vm *vm, char ret[33])
         snprintf(ret + 2 * i, 3, "%02x", sum.bytes[i]);
 }
 
-/* Forced only where this host is another than it was made on. */
-static uint32_t flags_for(const struct golden *golden)
+/* Forced only where this host is another than it was made on. *ret_runs: what waits for the TSC
+ * does not wait for hours. */
+static uint32_t flags_for(const struct golden *golden, bool *ret_runs)
 {
     struct thaw_error error;
     thaw_env *env;
@@ -107,6 +108,7 @@ static uint32_t flags_for(const struct golden *golden)
     if (r == 0)
         thaw_vm_free(vm);
     thaw_env_free(env);
+    *ret_runs = r == 0 || !strstr(error.message, "a TSC that is further on");
     return r == 0 ? 0 : THAW_RESTORE_FORCE;
 }
 
@@ -115,13 +117,16 @@ static void restore_and_run(const struct golden *golden, enum thaw_restore_mode 
     static struct guest copy;
     struct thaw_error error;
     char sum[33], next[32];
+    bool runs;
+    uint32_t flags = flags_for(golden, &runs);
     guest_restore(&copy, snapshots.store,
-        (struct thaw_restore_options){.mode = mode, .flags = flags_for(golden)}, golden->name);
+        (struct thaw_restore_options){.mode = mode, .flags = flags}, golden->name);
     sum_memory(copy.vm, sum);
     cr_assert_str_eq(sum, golden->memory, "%s", golden->directory);
     cr_assert_eq(thaw_vm_resume(copy.vm, &error), 0, "%s", error.message);
     snprintf(next, sizeof(next), "tick %u golden\n", golden->tick + 2);
-    guest_expect(&copy, next, 0);
+    if (runs)
+        guest_expect(&copy, next, 0);
     guest_free(&copy);
 }
 

@@ -128,3 +128,42 @@ Test(host, vms_of_a_pool_are_no_way_around_it)
     thaw_pool_free(restore.pool);
     thaw_env_free(env);
 }
+
+/* Where KVM shows guests the host's TSC whatever is set, theirs would go back. */
+static bool tsc_can_be_set(void)
+{
+    thaw_host_report *report;
+    struct thaw_error error;
+    bool can = true;
+    cr_assert_eq(thaw_host_probe(&report, &error), 0, "%s", error.message);
+    for (size_t i = 0; i < thaw_host_report_count(report); i++) {
+        const struct thaw_host_check *check = thaw_host_report_get(report, i);
+        if (strcmp(check->name, "kvm-tsc-offset") == 0)
+            can = check->status == THAW_CHECK_OK;
+    }
+    thaw_host_report_free(report);
+    return can;
+}
+
+Test(host, a_tsc_does_not_go_back)
+{
+    thaw_env *env;
+    thaw_vm *vm = NULL;
+    struct thaw_error error = {0};
+    const struct thaw_restore_options forced = {
+        .size = sizeof(forced), .flags = THAW_RESTORE_FORCE};
+    was_taken_on_a_host_with("tsc");
+    cr_assert_eq(thaw_env_new(NULL, &env, &error), 0, "%s", error.message);
+    int r = thaw_restore(env, snapshots.store, "s", NULL, &vm, &error);
+    if (tsc_can_be_set()) {
+        cr_assert_eq(r, 0, "%s", error.message);
+        thaw_vm_free(vm);
+    } else {
+        cr_assert_eq(r, THAW_EHOST);
+        cr_assert(strstr(error.message, "a TSC that is further on"), "%s", error.message);
+    }
+    cr_assert_eq(
+        thaw_restore(env, snapshots.store, "s", &forced, &vm, &error), 0, "%s", error.message);
+    thaw_vm_free(vm);
+    thaw_env_free(env);
+}
