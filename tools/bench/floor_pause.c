@@ -13,7 +13,7 @@ static int clear_log(struct floor_pause *pause, uint64_t pages, struct thaw_erro
     uint64_t first = (all - MIN(pages, all)) / 64 * 64;
     struct kvm_clear_dirty_log clear = {.first_page = first,
         .num_pages = (uint32_t)(all - first),
-        .dirty_bitmap = pause->bitmap + first / 8};
+        .dirty_bitmap = pause->bitmap + first / 64};
     if (pages > 0 && ioctl(pause->vm.fd, KVM_CLEAR_DIRTY_LOG, &clear) < 0)
         return bench_errno(error, "clearing a dirty log by hand");
     return 0;

@@ -5,9 +5,14 @@
 
 #include "bench.h"
 
-/* Compresses the bytes as one stream with so many threads (0: without any of zstd's own) and drops
- * the result. */
-int floor_zstd(const void *bytes, size_t count, int level, unsigned threads, uint64_t *ret_ns,
+struct floor_zstd {
+    int level;
+    int hash_log;     /* 0: the level's */
+    unsigned threads; /* 0: none of zstd's own */
+};
+
+/* Compresses the bytes as one stream and drops the result. */
+int floor_zstd(const void *bytes, size_t count, const struct floor_zstd *how, uint64_t *ret_ns,
     uint64_t *ret_stored_bytes, struct thaw_error *error);
 
 #endif

@@ -188,5 +188,7 @@ bool target_is_met(const struct target *target)
 {
     if (!target->measured)
         return false;
-    return target->at_least ? target->value >= target->limit : target->value <= target->limit;
+    if (target->at_least)
+        return target->value >= target->limit;
+    return target->below ? target->value < target->limit : target->value <= target->limit;
 }

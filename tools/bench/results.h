@@ -26,6 +26,7 @@ struct target {
     double value; /* where measured */
     double limit;
     bool at_least; /* the limit is a least */
+    bool below;    /* the limit itself is not met */
     bool measured; /* false: `note` says why */
     char *note;    /* may be NULL */
 };

@@ -20,6 +20,7 @@
 
 struct data {
     struct fixture fixture;
+    thaw_pool *pool; /* NULL: of a quick run */
     struct floor_image image;
     struct floor_frames all, hot;
 };
@@ -56,16 +57,18 @@ static int sample_read(
  * left out of a quick run. */
 static const struct way {
     const char *name;
-    bool slow, in_quick;
+    bool slow, in_quick, pooled;
     struct thaw_case how;
 } ways[] = {
-    {"new, image", false, true, {.image = true}},
-    {"new, working set, cold", false, true, {.working_set = true, .cold = true}},
-    {"new, working set, warm", false, false, {.working_set = true}},
-    {"new, lazy, cold", false, false, {.flags = THAW_RESTORE_NO_PREFETCH, .cold = true}},
-    {"new, lazy, warm", false, false, {.flags = THAW_RESTORE_NO_PREFETCH}},
-    {"new, eager, cold", true, true, {.mode = THAW_RESTORE_EAGER, .cold = true}},
-    {"new, eager, warm", true, false, {.mode = THAW_RESTORE_EAGER}},
+    {"new, image", false, true, false, {.image = true}},
+    {"new, working set, cold", false, true, false, {.working_set = true, .cold = true}},
+    {"new, working set, warm", false, false, false, {.working_set = true}},
+    {"new, lazy, cold", false, false, false, {.flags = THAW_RESTORE_NO_PREFETCH, .cold = true}},
+    {"new, lazy, warm", false, false, false, {.flags = THAW_RESTORE_NO_PREFETCH}},
+    {"pooled, working set, cold", false, false, true, {.working_set = true, .cold = true}},
+    {"pooled, lazy, warm", false, false, true, {.flags = THAW_RESTORE_NO_PREFETCH}},
+    {"new, eager, cold", true, true, false, {.mode = THAW_RESTORE_EAGER, .cold = true}},
+    {"new, eager, warm", true, false, false, {.mode = THAW_RESTORE_EAGER}},
 };
 
 #define MODES_MAX (4 + ARRAY_SIZE(ways))
@@ -79,6 +82,7 @@ static size_t add_ways(const struct bench *bench, struct data *data, bool slow,
             continue;
         cases[count] = ways[i].how;
         cases[count].fixture = &data->fixture;
+        cases[count].pool = ways[i].pooled ? data->pool : NULL;
         ret[count] = (struct mode){ways[i].name, sample_thaw, &cases[count]};
         count++;
     }
@@ -121,20 +125,28 @@ static int run_slow(
     return rows_run_modes(bench, row, modes, count, &rounds, error);
 }
 
-static int prepare(struct bench *bench, struct data *data, struct thaw_error *error)
+static int prepare(
+    struct bench *bench, const char *row, struct data *data, struct thaw_error *error)
 {
     struct recipe recipe;
+    uint64_t hot_bytes = 0;
     bool quick = bench->options.quick;
     unsigned data_mib = quick ? DATA_MIB_QUICK : DATA_MIB, ws_mib = quick ? WS_MIB_QUICK : WS_MIB;
     const struct memtouch_options options = {
         .mem_mib = MEM_MIB, .data_mib = data_mib, .ws_mib = ws_mib};
+    const struct thaw_pool_options pool = {
+        .size = sizeof(pool), .vcpu_count = 1, .mem_bytes = (uint64_t)MEM_MIB * MIB, .target = 1};
     int r = recipe_churn(bench, "data", &options, &recipe, error);
+    if (r == 0 && !quick)
+        r = thaw_pool_new(bench->env, &pool, &data->pool, error);
     if (r == 0)
         r = floor_image_make(bench, &recipe, true, &data->image, error);
     if (r == 0)
         r = fixture_make(bench, &recipe, &data->fixture, error);
     if (r == 0)
-        r = fixture_record(bench, &data->fixture, ORDER_RECORDED, error);
+        r = fixture_record(bench, &data->fixture, ORDER_RECORDED, &hot_bytes, error);
+    if (r == 0)
+        results_add(&bench->results, row, "recording", "hot pack", "bytes", (double)hot_bytes);
     if (r == 0)
         r = fixture_open_image(bench, &data->fixture, error);
     if (r == 0)
@@ -151,11 +163,12 @@ int row_data(struct bench *bench, const char *row, struct thaw_error *error)
     struct data *data = calloc(1, sizeof(*data));
     if (!data)
         return bench_fail(error, -ENOMEM, "no memory for row %s", row);
-    int r = prepare(bench, data, error);
+    int r = prepare(bench, row, data, error);
     if (r == 0)
         r = run_fast(bench, row, data, error);
     if (r == 0)
         r = run_slow(bench, row, data, error);
+    thaw_pool_free(data->pool);
     fixture_close_image(&data->fixture);
     floor_image_free(&data->image);
     floor_frames_free(&data->all);

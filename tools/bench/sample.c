@@ -139,7 +139,7 @@ static void add_working_set(struct bench *bench, const char *row, const char *mo
         &bench->results, row, mode, "by demand", "%", 100 * (double)info.demand_pages / pages);
     results_add(&bench->results, row, mode, "prefetched", "MiB",
         (double)info.prefetched_pages / PAGES_PER_MIB);
-    results_add(&bench->results, row, mode, "blocked before first run", "us",
+    results_add(&bench->results, row, mode, "waited for working set", "us",
         (double)info.prefetch_wait_ns / 1e3);
 }
 
@@ -220,6 +220,8 @@ int sample_thaw(
     const struct thaw_case *how = mode->data;
     struct subject *subject = calloc(1, sizeof(*subject));
     int r = subject ? 0 : bench_fail(error, -ENOMEM, "no memory for a clone");
+    if (r == 0 && how->pool)
+        r = thaw_pool_wait(how->pool, GUEST_TIMEOUT_MS, error);
     if (r == 0 && !how->image)
         r = prepare_store(bench, how->cold, error);
     if (r == 0)

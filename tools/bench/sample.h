@@ -32,7 +32,7 @@ struct thaw_case {
     struct thaw_pool *pool; /* into a VM of this pool, which is settled before; NULL: a new one */
 };
 
-/* mode->data is a struct thaw_case. Without a pool. */
+/* mode->data is a struct thaw_case. */
 int sample_thaw(
     struct bench *bench, const char *row, const struct mode *mode, struct thaw_error *error);
 

@@ -342,9 +342,10 @@ int fixture_make(
     return r;
 }
 
-int fixture_record(
-    struct bench *bench, const struct fixture *fixture, unsigned order, struct thaw_error *error)
+int fixture_record(struct bench *bench, const struct fixture *fixture, unsigned order,
+    uint64_t *ret_bytes, struct thaw_error *error)
 {
+    struct thaw_recording recording = {.size = sizeof(recording)};
     const struct thaw_image_options how = {.size = sizeof(how), .flags = THAW_IMAGE_RECORD};
     const struct thaw_restore_options options = {.mode = THAW_RESTORE_LAZY};
     struct subject clone;
@@ -362,10 +363,11 @@ int fixture_record(
         if (r == 0)
             r = subject_tell(&clone, text, answer, sizeof(answer), error);
         if (r == 0)
-            r = thaw_image_record_end(image, NULL, error);
+            r = thaw_image_record_end(image, &recording, error);
         subject_free(&clone);
     }
     thaw_image_close(image);
+    *ret_bytes = recording.bytes;
     return r;
 }
 

@@ -99,9 +99,10 @@ struct fixture {
 int fixture_make(struct bench *bench, const struct recipe *recipe, struct fixture *ret,
     struct thaw_error *error);
 
-/* Lets a clone of a churn touch its working set in this order, and records it. */
-int fixture_record(
-    struct bench *bench, const struct fixture *fixture, unsigned order, struct thaw_error *error);
+/* Lets a clone of a churn touch its working set in this order, and records it, in a file of
+ * *ret_bytes. */
+int fixture_record(struct bench *bench, const struct fixture *fixture, unsigned order,
+    uint64_t *ret_bytes, struct thaw_error *error);
 
 /* Opens the snapshot as an image that all clones share, and fills it. */
 int fixture_open_image(struct bench *bench, struct fixture *fixture, struct thaw_error *error);
