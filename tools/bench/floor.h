@@ -90,6 +90,10 @@ int floor_vm_run(struct floor_vm *vm, const struct bench *bench, const struct re
 /* Runs a guest for ever, its output going to a file. Returns where that fails. */
 int floor_vm_pump(struct floor_vm *vm, int fd, struct thaw_error *error);
 
+/* Runs a guest until it does some I/O, which gets the answer that nothing is there. False: it did
+ * something else. */
+bool floor_vm_step(struct floor_vm *vm);
+
 /* Ends the last I/O, so that the state can be saved. */
 int floor_vm_finish_io(struct floor_vm *vm, struct thaw_error *error);
 

@@ -2,20 +2,33 @@
 // Saves what a pause has to: all state and the pages of the last round. Stores nothing.
 
 #include "floor_pause.h"
+#include <sched.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
-/* Of the last pages of memory: those that are copied, and all there are at first. */
-static int clear_log(struct floor_pause *pause, uint64_t pages, struct thaw_error *error)
+#define PIECE_PAGES (64 * PAGES_PER_MIB) /* whose marks are cleared together, if there are any */
+#define RUN_US      1000                 /* for which the guest runs before each pause */
+
+static bool any(const uint64_t *bits, uint64_t pages)
+{
+    for (uint64_t i = 0; i < pages / 64; i++)
+        if (bits[i])
+            return true;
+    return false;
+}
+
+static int clear_log(struct floor_pause *pause, struct thaw_error *error)
 {
     uint64_t all = pause->image.bytes / PAGE_BYTES;
-    uint64_t first = (all - MIN(pages, all)) / 64 * 64;
-    struct kvm_clear_dirty_log clear = {.first_page = first,
-        .num_pages = (uint32_t)(all - first),
-        .dirty_bitmap = pause->bitmap + first / 64};
-    if (pages > 0 && ioctl(pause->vm.fd, KVM_CLEAR_DIRTY_LOG, &clear) < 0)
-        return bench_errno(error, "clearing a dirty log by hand");
+    for (uint64_t first = 0; first < all; first += PIECE_PAGES) {
+        struct kvm_clear_dirty_log clear = {.first_page = first,
+            .num_pages = (uint32_t)MIN(all - first, (uint64_t)PIECE_PAGES),
+            .dirty_bitmap = pause->bitmap + first / 64};
+        if (any(clear.dirty_bitmap, clear.num_pages) &&
+            ioctl(pause->vm.fd, KVM_CLEAR_DIRTY_LOG, &clear) < 0)
+            return bench_errno(error, "clearing a dirty log by hand");
+    }
     return 0;
 }
 
@@ -27,13 +40,18 @@ static int read_log(struct floor_pause *pause, struct thaw_error *error)
     return 0;
 }
 
-/* As where the guest has run until now: its vCPU leaves what it can in memory. */
-static int stop_vcpu(struct floor_pause *pause, struct thaw_error *error)
+/* Its vCPU leaves in memory what it can when it leaves the guest. */
+static void *run_guest(void *data)
 {
+    struct floor_pause *pause = data;
+    struct thaw_error ignored;
+    bool runs = true;
     pause->vm.run->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
-    int r = floor_vm_finish_io(&pause->vm, error);
-    pause->vm.left_regs = r == 0;
-    return r;
+    while (runs && !atomic_load(&pause->stop))
+        runs = floor_vm_step(&pause->vm);
+    pause->failed = !runs || floor_vm_finish_io(&pause->vm, &ignored) < 0;
+    atomic_store(&pause->stopped, true);
+    return NULL;
 }
 
 int floor_pause_make(struct bench *bench, const struct recipe *recipe, struct floor_pause *ret,
@@ -57,7 +75,8 @@ int floor_pause_make(struct bench *bench, const struct recipe *recipe, struct fl
     /* The first reading has every page in it. */
     if (r == 0)
         r = read_log(ret, error);
-    return r < 0 ? r : clear_log(ret, UINT64_MAX, error);
+    ret->vm.left_regs = true;
+    return r < 0 ? r : clear_log(ret, error);
 }
 
 static int save(struct floor_pause *pause, uint64_t bytes, struct thaw_error *error)
@@ -66,27 +85,37 @@ static int save(struct floor_pause *pause, uint64_t bytes, struct thaw_error *er
     if (r == 0)
         r = read_log(pause, error);
     if (r == 0)
-        r = clear_log(pause, bytes / PAGE_BYTES, error);
+        r = clear_log(pause, error);
     memcpy(pause->copy, pause->ram + pause->image.bytes - bytes, bytes);
     /* The copy is wanted, though nobody reads it. */
     __asm__ volatile("" : : "r"(pause->copy) : "memory");
     return r;
 }
 
-/* The data is at the end of memory. What it takes is in the caches, as what thaw takes. */
+/* The data is at the end of memory. The log is in the caches, as where thaw stops a guest. */
 int floor_pause_run(
     struct floor_pause *pause, uint64_t pages, uint64_t *ret_ns, struct thaw_error *error)
 {
+    pthread_t thread;
     uint64_t bytes = MIN(pages, pause->pages_max) * PAGE_BYTES;
-    int r = stop_vcpu(pause, error);
+    atomic_store(&pause->stop, false);
+    atomic_store(&pause->stopped, false);
+    if (pthread_create(&thread, NULL, run_guest, pause) != 0)
+        return bench_fail(error, -EAGAIN, "starting a thread for a VM by hand");
+    usleep(RUN_US);
+    int r = read_log(pause, error);
+    atomic_store(&pause->stop, true);
+    while (!atomic_load(&pause->stopped))
+        sched_yield();
+    uint64_t start_ns = now_ns();
     if (r == 0)
         r = save(pause, bytes, error);
-    if (r < 0)
-        return r;
-    uint64_t start_ns = now_ns();
-    r = save(pause, bytes, error);
     *ret_ns = now_ns() - start_ns;
-    return r;
+    pthread_join(thread, NULL);
+    return r == 0 && pause->failed
+               ? bench_fail(error, THAW_EGUEST, "a guest run by hand ended, KVM exit %u",
+                     pause->vm.run->exit_reason)
+               : r;
 }
 
 void floor_pause_free(struct floor_pause *pause)

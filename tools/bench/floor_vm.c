@@ -155,6 +155,15 @@ int floor_vm_run(struct floor_vm *vm, const struct bench *bench, const struct re
     return MIN(r, 0);
 }
 
+bool floor_vm_step(struct floor_vm *vm)
+{
+    if (run(vm) < 0 || vm->run->exit_reason != KVM_EXIT_IO)
+        return false;
+    if (vm->run->io.direction == KVM_EXIT_IO_IN)
+        give_input(vm);
+    return true;
+}
+
 int floor_vm_pump(struct floor_vm *vm, int fd, struct thaw_error *error)
 {
     while (run(vm) == 0 && vm->run->exit_reason == KVM_EXIT_IO) {

@@ -156,7 +156,6 @@ static int sample_floor(
 {
     const struct pause_case *how = mode->data;
     uint64_t ns;
-    stay_awake();
     int r = floor_pause_run(&how->pause->floor, how->of->last_pages, &ns, error);
     if (r == 0)
         results_add(&bench->results, row, mode->name, "pause", "us", (double)ns / 1e3);
