@@ -50,8 +50,8 @@ static void learn_vcpu(
     const struct vcpu_fixed unknown = {0};
     struct vcpu_state *none = NULL, *state _cleanup_free_ = calloc(1, sizeof(*state));
     if (state &&
-        vcpu_state_save(&vm->env->kvm, vm->vcpus[index].fd, NULL, msrs, &no_clock, &unknown, state,
-            NULL) == 0 &&
+        vcpu_state_save(&vm->env->kvm, vm->vcpus[index].fd, NULL, false, msrs, &no_clock, &unknown,
+            state, NULL) == 0 &&
         atomic_compare_exchange_strong(&fresh->vcpus[index], &none, state))
         state = NULL;
 }

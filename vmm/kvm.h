@@ -7,7 +7,7 @@
 
 /* What KVM can leave in a vCPU's run area when it leaves the guest (KVM_CAP_SYNC_REGS), and is of
  * use there. Events are not: one may come later. */
-#define KVM_LEFT_REGS (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS)
+#define KVM_LEFT_REGS (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS)
 
 /* What is asked once and needed for every VM. */
 struct kvm {

@@ -10,7 +10,9 @@
 //                 which changes the registers
 //   LAPIC         before the registers that KVM left behind when the vCPU left the guest: it tells
 //                 whether there has been an INIT since
-//   VCPU_EVENTS   last of a vCPU: reading other state may still move events
+//   VCPU_EVENTS   last of a vCPU: reading other state may still move events. Those that KVM left
+//   behind
+//                 are as good where nobody can have sent an NMI since: reading moves no others
 //   PIT, PICs, IOAPIC  after the vCPUs
 // Guest memory is collected after all that: KVM and devices may write to it until then.
 //
@@ -49,21 +51,23 @@
 #include <time.h>
 #include <x86intrin.h>
 
-#define CR0_TS            0x8u
-#define CR0_PG            0x80000000u
-#define CR4_PAE           0x20u
-#define EFER_LMA          0x400u
-#define APIC_BASE_ENABLED 0x800u /* else interrupts of the PICs come past it */
-#define LAPIC_SPURIOUS    0xf0u
-#define LAPIC_ENABLED     0x100u /* by software, in the spurious interrupt vector register */
-#define LAPIC_LVT_TIMER   0x320u
-#define LAPIC_LVT_LINT0   0x350u
-#define LAPIC_LVT_LINT1   0x360u
-#define LAPIC_MASKED      0x10000u
-#define LAPIC_DEADLINE    0x40000u /* the timer's mode, in its LVT */
-#define LAPIC_TIMER_COUNT 0x380u
-#define TSC_TOLERANCE_PPM 250u
-#define CLOCK_TRIES       16u
+#define CR0_TS             0x8u
+#define CR0_PG             0x80000000u
+#define CR4_PAE            0x20u
+#define EFER_LMA           0x400u
+#define APIC_BASE_ENABLED  0x800u /* else interrupts of the PICs come past it */
+#define LAPIC_SPURIOUS     0xf0u
+#define LAPIC_ENABLED      0x100u /* by software, in the spurious interrupt vector register */
+#define LAPIC_LVT_TIMER    0x320u
+#define LAPIC_LVT_LINT0    0x350u
+#define LAPIC_LVT_LINT1    0x360u
+#define LAPIC_MASKED       0x10000u
+#define LAPIC_DELIVERY     0x700u
+#define LAPIC_DELIVERY_NMI 0x400u
+#define LAPIC_DEADLINE     0x40000u /* the timer's mode, in its LVT */
+#define LAPIC_TIMER_COUNT  0x380u
+#define TSC_TOLERANCE_PPM  250u
+#define CLOCK_TRIES        16u
 
 /* Where the guest keeps a clock, and whether it does, in bit 0
  * (Documentation/virt/kvm/x86/msr.rst).
@@ -157,9 +161,9 @@ static int save_tsc(int vcpu_fd, const struct vm_clock *clock, const struct vcpu
     int r = ret->tsc_khz ? 0 : vcpu_read_tsc_khz(vcpu_fd, &ret->tsc_khz, error);
     if (r < 0)
         return r;
-    uint64_t offset;
+    uint64_t offset = 0;
     struct kvm_device_attr attr = tsc_offset_attr(&offset);
-    if (ioctl(vcpu_fd, KVM_GET_DEVICE_ATTR, &attr) < 0)
+    if (!fixed->tsc_stays && ioctl(vcpu_fd, KVM_GET_DEVICE_ATTR, &attr) < 0)
         return failed("reading a vCPU's TSC offset", error);
     ret->tsc = tsc_scale(clock->host_tsc, clock->host_khz, ret->tsc_khz) + offset;
     return 0;
@@ -417,14 +421,19 @@ static bool has_pointers(const struct kvm_sregs *sregs)
     return (sregs->cr0 & CR0_PG) && (sregs->cr4 & CR4_PAE) && !(sregs->efer & EFER_LMA);
 }
 
+/* Whether the timer's line leads to an NMI, as a watchdog of old kernels has it. */
+static bool has_timer_nmi(const struct kvm_lapic_state *lapic)
+{
+    uint32_t line = lapic_register(lapic, LAPIC_LVT_LINT0);
+    return !(line & LAPIC_MASKED) && (line & LAPIC_DELIVERY) == LAPIC_DELIVERY_NMI;
+}
+
 /* Behind the local APIC. */
 static int save_registers(const struct kvm *kvm, int vcpu_fd, const struct kvm_sync_regs *left,
     struct vcpu_state *ret, struct thaw_error *error)
 {
     static const struct step regs = STEP(KVM_GET_REGS, regs, "reading a vCPU's registers");
     int r = 0;
-    if (left && may_be_after_init(&ret->lapic))
-        left = NULL;
     if (left)
         ret->regs = left->regs;
     else
@@ -437,8 +446,8 @@ static int save_registers(const struct kvm *kvm, int vcpu_fd, const struct kvm_s
 }
 
 int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct kvm_sync_regs *left,
-    const struct msr_list *msrs, const struct vm_clock *clock, const struct vcpu_fixed *fixed,
-    struct vcpu_state *ret, struct thaw_error *error)
+    bool alone, const struct msr_list *msrs, const struct vm_clock *clock,
+    const struct vcpu_fixed *fixed, struct vcpu_state *ret, struct thaw_error *error)
 {
     static const struct step first = STEP(KVM_GET_MP_STATE, mp_state, "reading a vCPU's run state");
     static const struct step middle[] = {
@@ -449,10 +458,11 @@ int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct kvm_sync_re
         STEP(KVM_GET_XCRS, xcrs, "reading a vCPU's extended control registers");
     static const struct step last = STEP(KVM_GET_VCPU_EVENTS, events, "reading a vCPU's events");
 
-    memset(ret, 0, sizeof(*ret));
     int r = run_step(vcpu_fd, &first, ret, error);
     for (size_t i = 0; i < ARRAY_SIZE(middle) && r == 0; i++)
         r = run_step(vcpu_fd, &middle[i], ret, error);
+    if (left && may_be_after_init(&ret->lapic))
+        left = NULL;
     if (r == 0)
         r = save_registers(kvm, vcpu_fd, left, ret, error);
     if (r == 0)
@@ -465,7 +475,13 @@ int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct kvm_sync_re
         r = save_tsc(vcpu_fd, clock, fixed, ret, error);
     if (r == 0)
         r = msrs_save(vcpu_fd, msrs, ret, error);
-    return r < 0 ? r : run_step(vcpu_fd, &last, ret, error);
+    if (r < 0)
+        return r;
+    /* Since it left the guest, only another vCPU or the timer can have sent it an NMI. */
+    if (!left || !alone || has_timer_nmi(&ret->lapic))
+        return run_step(vcpu_fd, &last, ret, error);
+    ret->events = left->events;
+    return 0;
 }
 
 /* The same, unless the vCPU is known to have that already. */

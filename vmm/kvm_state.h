@@ -71,6 +71,7 @@ int vm_clock_restore(int vm_fd, const struct clock_start *start, struct thaw_err
 /* What no guest changes of a vCPU, and KVM not once it has run: what is known need not be read. */
 struct vcpu_fixed {
     uint32_t tsc_khz; /* 0: not known */
+    bool tsc_stays;   /* it is the host's, whatever is set */
     uint32_t cpuid_count;
     struct kvm_cpuid_entry2 *cpuid; /* NULL: not known */
 };
@@ -81,10 +82,11 @@ void vcpu_fixed_fini(struct vcpu_fixed *fixed);
 
 /* Reads everything of a vCPU. On the vCPU's thread, or while that is parked; `clock` is the instant
  * for which the TSC is computed, the same for all vCPUs. `left`: the KVM_LEFT_REGS of when it last
- * left the guest; NULL: there are none. */
+ * left the guest; NULL: there are none. `alone`: the VM has no other vCPU. *ret is all zeroes
+ * before. */
 int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct kvm_sync_regs *left,
-    const struct msr_list *msrs, const struct vm_clock *clock, const struct vcpu_fixed *fixed,
-    struct vcpu_state *ret, struct thaw_error *error);
+    bool alone, const struct msr_list *msrs, const struct vm_clock *clock,
+    const struct vcpu_fixed *fixed, struct vcpu_state *ret, struct thaw_error *error);
 
 /* Reads the interrupt controllers and the timer. After the vCPUs. */
 int vm_chips_save(int vm_fd, struct vm_chips *ret, struct thaw_error *error);

@@ -84,6 +84,7 @@ static int boot(struct thaw_vm *vm, const struct thaw_vm_options *opt, struct th
         const struct vcpu_fresh *fresh = &vm->vcpus[i].fresh;
         r = vcpu_settle(
             &vm->vcpus[i], fresh->tsc_khz, fresh->cpuid->entries, fresh->cpuid->head.nent, error);
+        vm->vcpus[i].fixed.tsc_stays = atomic_load(&vm->env->tsc_stays);
     }
     /* The other vCPUs wait for the boot processor to start them. */
     if (r == 0)

@@ -57,8 +57,9 @@ int vm_state_save(struct thaw_vm *vm, struct vm_state *state, struct thaw_error 
     machine_save(&vm->machine, &state->machine);
     r = vm_clock_save(vm->fd, host_khz(vm), &state->clock, error);
     for (uint32_t i = 0; i < vm->vcpu_count && r == 0; i++) {
-        r = vcpu_state_save(kvm, vm->vcpus[i].fd, vcpu_left_regs(&vm->vcpus[i]), &host->msrs,
-            &state->clock, &vm->vcpus[i].fixed, &state->vcpus[i], error);
+        r = vcpu_state_save(kvm, vm->vcpus[i].fd, vcpu_left_regs(&vm->vcpus[i]),
+            vm->vcpu_count == 1, &host->msrs, &state->clock, &vm->vcpus[i].fixed, &state->vcpus[i],
+            error);
         /* A guest that has none when it goes on need not be told that it stood still. */
         if (r == 0)
             vm->vcpus[i].has_kvmclock = vcpu_state_has_kvmclock(&state->vcpus[i]);
@@ -98,6 +99,7 @@ static int restore_kvm(struct thaw_vm *vm, const struct vm_state *state,
         if (r == 0 && !again)
             r = vcpu_settle(vcpu, from->tsc_khz == vcpu->fresh.tsc_khz ? from->tsc_khz : 0,
                 from->cpuid, from->cpuid_count, error);
+        vcpu->fixed.tsc_stays = atomic_load(&vm->env->tsc_stays);
         if (r < 0)
             return error_prefix(error, r, "restoring vCPU %u", i);
         vcpu->has_kvmclock = vcpu_state_has_kvmclock(from);

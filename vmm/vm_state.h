@@ -24,11 +24,12 @@ enum vm_clock_policy {
 struct vm_state *vm_state_new(uint32_t vcpu_count);
 void vm_state_free(struct vm_state *state);
 
-/* Touches what vm_state_save will touch on the calling thread: page faults would lengthen a pause.
- */
+/* Zeroes the vCPUs' states, and touches what vm_state_save will touch on the calling thread: page
+ * faults would lengthen a pause. */
 void vm_state_make_ready(struct vm_state *state);
 
-/* Reads the state of a VM that is paused, and stays so. state has room for its vCPUs. */
+/* Reads the state of a VM that is paused, and stays so. state has room for its vCPUs, and theirs
+ * are all zeroes. */
 int vm_state_save(struct thaw_vm *vm, struct vm_state *state, struct thaw_error *error);
 
 /* True if a guest's TSC would go back: this host's KVM shows guests the host's, which has not come

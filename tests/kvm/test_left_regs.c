@@ -28,13 +28,14 @@ static void start(const char *kernel, const char *cmdline, uint32_t vcpus, const
 static struct vcpu_state save(uint32_t index, const struct kvm_sync_regs *left)
 {
     static struct vcpu_state state;
+    memset(&state, 0, sizeof(state));
     const struct env_host *host;
     const struct vm_clock clock = {.host_khz = 1000000};
     const struct vcpu *vcpu = &guest.vm->vcpus[index];
     struct thaw_error error;
     cr_assert_eq(env_host(guest.vm->env, &host, &error), 0, "%s", error.message);
-    cr_assert_eq(vcpu_state_save(&guest.vm->env->kvm, vcpu->fd, left, &host->msrs, &clock,
-                     &vcpu->fixed, &state, &error),
+    cr_assert_eq(vcpu_state_save(&guest.vm->env->kvm, vcpu->fd, left, guest.vm->vcpu_count == 1,
+                     &host->msrs, &clock, &vcpu->fixed, &state, &error),
         0, "%s", error.message);
     return state;
 }
@@ -58,6 +59,7 @@ static void hold_and_compare(unsigned counts[], unsigned halted[])
         struct vcpu_state read = save(cpu, NULL), with = save(cpu, left);
         cr_assert_arr_eq(&with.regs, &read.regs, sizeof(read.regs));
         cr_assert_arr_eq(&with.sregs, &read.sregs, sizeof(read.sregs));
+        cr_assert_arr_eq(&with.events, &read.events, sizeof(read.events));
         if (left) {
             compare_left(left, &read);
             counts[cpu]++;
