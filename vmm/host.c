@@ -101,8 +101,9 @@ static int probe_vcpu(const struct kvm *kvm, int vm_fd, struct probe *ret)
         mmap(NULL, kvm->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu_fd, 0);
     if (run == MAP_FAILED)
         return -errno;
-    ret->keeps_tsc = vcpu_keeps_tsc_offset(vcpu_fd);
-    int r = start_in_real_mode(vcpu_fd);
+    int r = vcpu_try_tsc_offset(vcpu_fd, &ret->keeps_tsc, NULL);
+    if (r == 0)
+        r = start_in_real_mode(vcpu_fd);
     if (r == 0)
         r = run_to_exit(vcpu_fd, run);
     uint64_t start = timing_now_ns();

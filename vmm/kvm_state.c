@@ -183,17 +183,22 @@ static int restore_tsc_khz(
     return 0;
 }
 
-bool vcpu_keeps_tsc_offset(int vcpu_fd)
+int vcpu_try_tsc_offset(int vcpu_fd, bool *ret_keeps, struct thaw_error *error)
 {
-    uint64_t offset, tried, kept = 0;
+    uint64_t offset, tried, kept;
     struct kvm_device_attr attr = tsc_offset_attr(&offset), tried_attr = tsc_offset_attr(&tried),
                            kept_attr = tsc_offset_attr(&kept);
     if (ioctl(vcpu_fd, KVM_GET_DEVICE_ATTR, &attr) < 0)
-        return false;
+        return failed("reading a vCPU's TSC offset", error);
     tried = offset + 1000000;
-    bool keeps = ioctl(vcpu_fd, KVM_SET_DEVICE_ATTR, &tried_attr) == 0 &&
-                 ioctl(vcpu_fd, KVM_GET_DEVICE_ATTR, &kept_attr) == 0 && kept == tried;
-    return ioctl(vcpu_fd, KVM_SET_DEVICE_ATTR, &attr) == 0 && keeps;
+    if (ioctl(vcpu_fd, KVM_SET_DEVICE_ATTR, &tried_attr) < 0)
+        return failed("setting a vCPU's TSC", error);
+    if (ioctl(vcpu_fd, KVM_GET_DEVICE_ATTR, &kept_attr) < 0)
+        return failed("reading a vCPU's TSC offset", error);
+    if (ioctl(vcpu_fd, KVM_SET_DEVICE_ATTR, &attr) < 0)
+        return failed("setting a vCPU's TSC", error);
+    *ret_keeps = kept == tried;
+    return 0;
 }
 
 static int restore_tsc(int vcpu_fd, uint64_t tsc, uint64_t scaled_now, struct thaw_error *error)

@@ -103,7 +103,7 @@ int vcpu_read_tsc_khz(int vcpu_fd, uint32_t *ret_khz, struct thaw_error *error);
 
 /* Whether a new vCPU's TSC can be set: some backends take an offset, and show guests the host's all
  * the same. Leaves it as it is. */
-bool vcpu_keeps_tsc_offset(int vcpu_fd);
+int vcpu_try_tsc_offset(int vcpu_fd, bool *ret_keeps, struct thaw_error *error);
 
 /* What the host's TSC is to a guest with another frequency, before its offset is added. */
 uint64_t tsc_scale(uint64_t host_tsc_then, uint32_t host_khz, uint32_t guest_khz);

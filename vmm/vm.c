@@ -205,13 +205,18 @@ static void init_locks(struct thaw_vm *vm)
 /* The same for all vCPUs of this host, and an ioctl. */
 static int find_tsc(struct thaw_vm *vm, uint32_t *ret_khz, struct thaw_error *error)
 {
+    bool keeps;
     *ret_khz = atomic_load(&vm->env->tsc_khz);
-    int r = *ret_khz ? 0 : vcpu_read_tsc_khz(vm->vcpus[0].fd, ret_khz, error);
-    if (r == 0 && atomic_load(&vm->env->tsc_khz) == 0) {
-        atomic_store(&vm->env->tsc_stays, !vcpu_keeps_tsc_offset(vm->vcpus[0].fd));
-        atomic_store(&vm->env->tsc_khz, *ret_khz);
-    }
-    return r;
+    if (*ret_khz)
+        return 0;
+    int r = vcpu_read_tsc_khz(vm->vcpus[0].fd, ret_khz, error);
+    if (r == 0)
+        r = vcpu_try_tsc_offset(vm->vcpus[0].fd, &keeps, error);
+    if (r < 0)
+        return r;
+    atomic_store(&vm->env->tsc_stays, !keeps);
+    atomic_store(&vm->env->tsc_khz, *ret_khz);
+    return 0;
 }
 
 static int set_processors(struct thaw_vm *vm, struct thaw_error *error)
