@@ -53,12 +53,15 @@ static void freeze_disks(struct capture *capture)
 
 /* Nothing in here takes long, unless memory is all copied here or changes faster than it can be
  * copied. */
-static int capture_held(struct capture *capture, struct thaw_error *error)
+static int capture_held(struct capture *capture, struct vm_save *save, struct thaw_error *error)
 {
-    int r = vm_state_save(capture->vm, capture->state, error);
-    /* After the state: saving devices may write to guest memory. */
+    int r = vm_state_begin_save(capture->vm, capture->state, save, error);
+    if (r < 0)
+        return r;
+    r = vm_state_save_machine(save, error);
     if (r == 0)
         r = capture_memory_rest(capture->memory, error);
+    r = vm_state_end_save(save, r, error);
     if (r == 0)
         freeze_disks(capture);
     return r;
@@ -67,6 +70,9 @@ static int capture_held(struct capture *capture, struct thaw_error *error)
 static int capture_instant(struct capture *capture, struct thaw_error *error)
 {
     bool was_running = false;
+    struct vm_save *save _cleanup_free_ = calloc(1, sizeof(*save));
+    if (!save)
+        return error_errno(error, ENOMEM, "saving a VM");
     vm_state_make_ready(capture->state);
     uint64_t start = timing_now_ns();
     int r = vm_hold(capture->vm, &was_running, error);
@@ -74,7 +80,7 @@ static int capture_instant(struct capture *capture, struct thaw_error *error)
         return r;
     if (!was_running)
         pack_writer_go_direct(capture->writer);
-    r = capture_held(capture, error);
+    r = capture_held(capture, save, error);
     bool kill = capture->flags & THAW_SNAPSHOT_KILL;
     vm_release(capture->vm, was_running && (r < 0 || !kill));
     pack_writer_go_direct(capture->writer);

@@ -46,12 +46,11 @@ int fresh_vcpu_init(struct vcpu_fresh *vcpu, struct fresh_processors *processors
 static void learn_vcpu(
     struct fresh *fresh, struct thaw_vm *vm, uint32_t index, const struct msr_list *msrs)
 {
-    const struct vm_clock no_clock = {.host_khz = vm->vcpus[index].fresh.tsc_khz};
     const struct vcpu_fixed unknown = {0};
     struct vcpu_state *none = NULL, *state _cleanup_free_ = calloc(1, sizeof(*state));
     if (state &&
-        vcpu_state_save(&vm->env->kvm, vm->vcpus[index].fd, NULL, false, msrs, &no_clock, &unknown,
-            state, NULL) == 0 &&
+        vcpu_state_save(
+            &vm->env->kvm, vm->vcpus[index].fd, NULL, false, msrs, &unknown, state, NULL) == 0 &&
         atomic_compare_exchange_strong(&fresh->vcpus[index], &none, state))
         state = NULL;
 }

@@ -5,7 +5,7 @@
 //
 // Saving. All vCPUs are parked, with no I/O instruction half done, and devices are drained (a late
 // completion would raise an interrupt after the controllers were read).
-//   clock         first, one instant for all: the vCPUs' TSCs are computed for it
+//   clock         one instant for all: the vCPUs' TSCs are computed for it
 //   MP_STATE      before all else of a vCPU: reading it makes KVM process pending INIT and SIPI,
 //                 which changes the registers
 //   LAPIC         before the registers that KVM left behind when the vCPU left the guest: it tells
@@ -152,21 +152,25 @@ uint64_t tsc_scale(uint64_t host_tsc_then, uint32_t host_khz, uint32_t guest_khz
     return (uint64_t)((unsigned __int128)host_tsc_then * guest_khz / host_khz);
 }
 
-/* The guest's TSC is the host's, scaled if need be, plus an offset: read that way, all vCPUs show
- * the same instant however long after each other they are read. */
-static int save_tsc(int vcpu_fd, const struct vm_clock *clock, const struct vcpu_fixed *fixed,
-    struct vcpu_state *ret, struct thaw_error *error)
+static int save_tsc(
+    int vcpu_fd, const struct vcpu_fixed *fixed, struct vcpu_state *ret, struct thaw_error *error)
 {
     ret->tsc_khz = fixed->tsc_khz;
     int r = ret->tsc_khz ? 0 : vcpu_read_tsc_khz(vcpu_fd, &ret->tsc_khz, error);
-    if (r < 0)
+    ret->tsc = 0;
+    if (r < 0 || fixed->tsc_stays)
         return r;
-    uint64_t offset = 0;
-    struct kvm_device_attr attr = tsc_offset_attr(&offset);
-    if (!fixed->tsc_stays && ioctl(vcpu_fd, KVM_GET_DEVICE_ATTR, &attr) < 0)
+    struct kvm_device_attr attr = tsc_offset_attr(&ret->tsc);
+    if (ioctl(vcpu_fd, KVM_GET_DEVICE_ATTR, &attr) < 0)
         return failed("reading a vCPU's TSC offset", error);
-    ret->tsc = tsc_scale(clock->host_tsc, clock->host_khz, ret->tsc_khz) + offset;
     return 0;
+}
+
+/* The guest's TSC is the host's, scaled if need be, plus an offset: computed that way, all vCPUs
+ * show the same instant however long after each other they were read. */
+void vcpu_state_set_instant(struct vcpu_state *state, const struct vm_clock *clock)
+{
+    state->tsc += tsc_scale(clock->host_tsc, clock->host_khz, state->tsc_khz);
 }
 
 static int restore_tsc_khz(
@@ -451,8 +455,8 @@ static int save_registers(const struct kvm *kvm, int vcpu_fd, const struct kvm_s
 }
 
 int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct kvm_sync_regs *left,
-    bool alone, const struct msr_list *msrs, const struct vm_clock *clock,
-    const struct vcpu_fixed *fixed, struct vcpu_state *ret, struct thaw_error *error)
+    bool alone, const struct msr_list *msrs, const struct vcpu_fixed *fixed, struct vcpu_state *ret,
+    struct thaw_error *error)
 {
     static const struct step first = STEP(KVM_GET_MP_STATE, mp_state, "reading a vCPU's run state");
     static const struct step middle[] = {
@@ -477,7 +481,7 @@ int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct kvm_sync_re
     if (r == 0)
         r = save_cpuid(vcpu_fd, fixed, ret, error);
     if (r == 0)
-        r = save_tsc(vcpu_fd, clock, fixed, ret, error);
+        r = save_tsc(vcpu_fd, fixed, ret, error);
     if (r == 0)
         r = msrs_save(vcpu_fd, msrs, ret, error);
     if (r < 0)

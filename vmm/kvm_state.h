@@ -80,13 +80,15 @@ int vcpu_fixed_init(struct vcpu_fixed *fixed, uint32_t tsc_khz,
     const struct kvm_cpuid_entry2 *cpuid, uint32_t cpuid_count, struct thaw_error *error);
 void vcpu_fixed_fini(struct vcpu_fixed *fixed);
 
-/* Reads everything of a vCPU. On the vCPU's thread, or while that is parked; `clock` is the instant
- * for which the TSC is computed, the same for all vCPUs. `left`: the KVM_LEFT_REGS of when it last
- * left the guest; NULL: there are none. `alone`: the VM has no other vCPU. *ret is all zeroes
- * before. */
+/* Reads everything of a vCPU that is parked, on any thread; in place of its TSC, what that is ahead
+ * of the host's. `left`: the KVM_LEFT_REGS of when it last left the guest; NULL: there are none.
+ * `alone`: the VM has no other vCPU. *ret is all zeroes before. */
 int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct kvm_sync_regs *left,
-    bool alone, const struct msr_list *msrs, const struct vm_clock *clock,
-    const struct vcpu_fixed *fixed, struct vcpu_state *ret, struct thaw_error *error);
+    bool alone, const struct msr_list *msrs, const struct vcpu_fixed *fixed, struct vcpu_state *ret,
+    struct thaw_error *error);
+
+/* Computes its TSC, for an instant that is the same for all vCPUs. */
+void vcpu_state_set_instant(struct vcpu_state *state, const struct vm_clock *clock);
 
 /* Reads the interrupt controllers and the timer. After the vCPUs. */
 int vm_chips_save(int vm_fd, struct vm_chips *ret, struct thaw_error *error);

@@ -217,7 +217,8 @@ static void run_guest(struct vcpu *vcpu)
 static void wait_awake(struct vcpu *vcpu)
 {
     uint64_t end_ns = timing_now_ns() + ALERT_NS;
-    while (atomic_load(&vcpu->order) == VCPU_PARK && timing_now_ns() < end_ns)
+    while (atomic_load(&vcpu->order) == VCPU_PARK && !atomic_load(&vcpu->errand) &&
+           timing_now_ns() < end_ns)
         sched_yield();
 }
 
@@ -249,6 +250,7 @@ static enum vcpu_order wait_for_order(struct vcpu *vcpu)
             pthread_mutex_unlock(&vcpu->lock);
             wait_awake(vcpu);
             pthread_mutex_lock(&vcpu->lock);
+            vcpu->alert |= vcpu->errand != NULL; /* the order comes behind that */
         } else {
             pthread_cond_wait(&vcpu->order_changed, &vcpu->lock);
         }

@@ -28,8 +28,8 @@ enum vcpu_order {
     VCPU_QUIT, /* the thread ends */
 };
 
-/* Something that a vCPU's thread does for the VM's owner before anything else, if it is started in
- * time: the owner has to end it, and looks at what was done only then. */
+/* Something that the thread of a parked vCPU does for the VM's owner, if it is awake: the owner has
+ * to end it, and looks at what was done only then. */
 struct vcpu_errand {
     void (*run)(void *data);
     void *data;
@@ -68,8 +68,8 @@ struct vcpu {
     pthread_cond_t order_changed;
     _Atomic enum vcpu_order order; /* read without the lock, too */
     bool parked;
-    bool alert;                 /* to do so, once it is parked */
-    struct vcpu_errand *errand; /* not begun; NULL: none */
+    bool alert;                         /* to do so, once it is parked */
+    struct vcpu_errand *_Atomic errand; /* not begun; NULL: none. Read without the lock, too */
 };
 
 /* Creates the vCPU in the kernel, parked, and without a thread yet. */
@@ -93,7 +93,8 @@ bool vcpu_is_parked(struct vcpu *vcpu);
 /* An order to run is about to come. Before or after it parks; costs time only if none comes. */
 void vcpu_alert(struct vcpu *vcpu);
 
-/* Before its thread is started. */
+/* One at a time, of a parked vCPU. A thread that sleeps is not woken; one that is started begins
+ * with it. */
 void vcpu_give_errand(struct vcpu *vcpu, struct vcpu_errand *errand);
 
 /* Waits until the thread is through with it. If that has not begun, or there is none, it is done

@@ -47,24 +47,69 @@ static uint32_t host_khz(const struct thaw_vm *vm)
     return atomic_load_explicit(&vm->env->tsc_khz, memory_order_relaxed);
 }
 
-int vm_state_save(struct thaw_vm *vm, struct vm_state *state, struct thaw_error *error)
+static void save_vcpu(void *data)
 {
-    const struct kvm *kvm = &vm->env->kvm;
-    const struct env_host *host;
-    int r = env_host(vm->env, &host, error);
+    struct vcpu_save *own = data;
+    struct vm_save *save = own->save;
+    struct vcpu *vcpu = &save->vm->vcpus[own->index];
+    own->result = vcpu_state_save(&save->vm->env->kvm, vcpu->fd, vcpu_left_regs(vcpu),
+        save->vm->vcpu_count == 1, &save->host->msrs, &vcpu->fixed, &save->state->vcpus[own->index],
+        &own->error);
+}
+
+int vm_state_begin_save(
+    struct thaw_vm *vm, struct vm_state *state, struct vm_save *ret, struct thaw_error *error)
+{
+    int r = env_host(vm->env, &ret->host, error);
     if (r < 0)
         return r;
-    machine_save(&vm->machine, &state->machine);
-    r = vm_clock_save(vm->fd, host_khz(vm), &state->clock, error);
-    for (uint32_t i = 0; i < vm->vcpu_count && r == 0; i++) {
-        r = vcpu_state_save(kvm, vm->vcpus[i].fd, vcpu_left_regs(&vm->vcpus[i]),
-            vm->vcpu_count == 1, &host->msrs, &state->clock, &vm->vcpus[i].fixed, &state->vcpus[i],
-            error);
-        /* A guest that has none when it goes on need not be told that it stood still. */
-        if (r == 0)
-            vm->vcpus[i].has_kvmclock = vcpu_state_has_kvmclock(&state->vcpus[i]);
+    ret->vm = vm;
+    ret->state = state;
+    for (uint32_t i = 0; i < vm->vcpu_count; i++) {
+        struct vcpu_save *own = &ret->vcpus[i];
+        own->save = ret;
+        own->index = i;
+        own->errand = (struct vcpu_errand){.run = save_vcpu, .data = own};
+        vcpu_give_errand(&vm->vcpus[i], &own->errand);
     }
-    return r < 0 ? r : vm_chips_save(vm->fd, &state->chips, error);
+    return 0;
+}
+
+int vm_state_save_machine(struct vm_save *save, struct thaw_error *error)
+{
+    struct thaw_vm *vm = save->vm;
+    machine_save(&vm->machine, &save->state->machine);
+    return vm_clock_save(vm->fd, host_khz(vm), &save->state->clock, error);
+}
+
+/* A guest that has no clock when it goes on need not be told that it stood still. */
+static void finish_vcpu(struct vm_save *save, uint32_t index)
+{
+    struct vcpu_state *state = &save->state->vcpus[index];
+    vcpu_state_set_instant(state, &save->state->clock);
+    save->vm->vcpus[index].has_kvmclock = vcpu_state_has_kvmclock(state);
+}
+
+int vm_state_end_save(struct vm_save *save, int r, struct thaw_error *error)
+{
+    for (uint32_t i = 0; i < save->vm->vcpu_count; i++) {
+        struct vcpu_save *own = &save->vcpus[i];
+        vcpu_end_errand(&save->vm->vcpus[i], &own->errand);
+        if (r == 0 && own->result < 0)
+            r = error_set(error, own->result, "%s", own->error.message);
+        if (r == 0)
+            finish_vcpu(save, i);
+    }
+    return r < 0 ? r : vm_chips_save(save->vm->fd, &save->state->chips, error);
+}
+
+int vm_state_save(struct thaw_vm *vm, struct vm_state *state, struct thaw_error *error)
+{
+    struct vm_save *save _cleanup_free_ = malloc(sizeof(*save));
+    if (!save)
+        return error_errno(error, ENOMEM, "saving a VM");
+    int r = vm_state_begin_save(vm, state, save, error);
+    return r < 0 ? r : vm_state_end_save(save, vm_state_save_machine(save, error), error);
 }
 
 /* How far the guest's clocks move on beyond what they showed. */

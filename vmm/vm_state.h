@@ -28,8 +28,33 @@ void vm_state_free(struct vm_state *state);
  * faults would lengthen a pause. */
 void vm_state_make_ready(struct vm_state *state);
 
-/* Reads the state of a VM that is paused, and stays so. state has room for its vCPUs, and theirs
- * are all zeroes. */
+/* A save that is under way. The caller's; too large for a stack. */
+struct vm_save {
+    struct thaw_vm *vm;
+    struct vm_state *state;
+    const struct env_host *host;
+    struct vcpu_save {
+        struct vm_save *save;
+        uint32_t index;
+        int result;
+        struct thaw_error error;
+        struct vcpu_errand errand;
+    } vcpus[THAW_VCPUS_MAX];
+};
+
+/* Begins to read the state of a VM that is paused, and stays so until the end: each vCPU's on its
+ * own thread, if that is awake, while the caller goes on. state has room for its vCPUs, and theirs
+ * are all zeroes. Must be ended if it succeeds. */
+int vm_state_begin_save(
+    struct thaw_vm *vm, struct vm_state *state, struct vm_save *ret, struct thaw_error *error);
+
+/* Devices and the clock. Saving devices may write to guest memory, which nothing else here does. */
+int vm_state_save_machine(struct vm_save *save, struct thaw_error *error);
+
+/* Waits for the vCPUs, and reads the rest. r < 0: something failed meanwhile, which is returned. */
+int vm_state_end_save(struct vm_save *save, int r, struct thaw_error *error);
+
+/* All of that. */
 int vm_state_save(struct thaw_vm *vm, struct vm_state *state, struct thaw_error *error);
 
 /* True if a guest's TSC would go back: this host's KVM shows guests the host's, which has not come

@@ -30,12 +30,11 @@ static struct vcpu_state save(uint32_t index, const struct kvm_sync_regs *left)
     static struct vcpu_state state;
     memset(&state, 0, sizeof(state));
     const struct env_host *host;
-    const struct vm_clock clock = {.host_khz = 1000000};
     const struct vcpu *vcpu = &guest.vm->vcpus[index];
     struct thaw_error error;
     cr_assert_eq(env_host(guest.vm->env, &host, &error), 0, "%s", error.message);
     cr_assert_eq(vcpu_state_save(&guest.vm->env->kvm, vcpu->fd, left, guest.vm->vcpu_count == 1,
-                     &host->msrs, &clock, &vcpu->fixed, &state, &error),
+                     &host->msrs, &vcpu->fixed, &state, &error),
         0, "%s", error.message);
     return state;
 }
