@@ -183,17 +183,34 @@ bool vm_state_tsc_goes_back(const struct thaw_vm *vm, const struct vm_state *sta
     return false;
 }
 
+struct renewal {
+    struct mem *mem;
+    int result;
+    struct thaw_error error;
+};
+
+static void renew_generation(void *data)
+{
+    struct renewal *renewal = data;
+    renewal->result = vmgenid_renew(renewal->mem, &renewal->error);
+}
+
+/* The page with the id is copied for the clone, which takes as long as an ioctl. */
 int vm_state_restore(struct thaw_vm *vm, const struct vm_state *state,
     const struct vm_devices *devices, enum vm_clock_policy policy, struct thaw_error *error)
 {
     if (state->vcpu_count != vm->vcpu_count)
         return error_set(error, THAW_ECORRUPT, "the state is of %u vCPUs, the VM has %u",
             state->vcpu_count, vm->vcpu_count);
+    struct renewal renewal = {.mem = &vm->mem};
+    struct vcpu_errand errand = {.run = renew_generation, .data = &renewal};
+    vcpu_give_errand(&vm->vcpus[0], &errand);
     int r = restore_kvm(vm, state, policy, false, error);
     if (r == 0)
         r = vm_add_machine(vm, devices, &state->machine, error);
-    if (r == 0)
-        r = vmgenid_renew(&vm->mem, error);
+    vcpu_end_errand(&vm->vcpus[0], &errand);
+    if (r == 0 && renewal.result < 0)
+        r = error_set(error, renewal.result, "%s", renewal.error.message);
     if (r < 0)
         return r;
     announce_generation(vm, state);
