@@ -13,11 +13,10 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 
-#define GUESTS         2
-#define EMPTY_MEM_MIB  128
-#define DATA_MEM_MIB   1024
-#define DATA_MIB       512
-#define DATA_MIB_QUICK 256
+#define GUESTS        2
+#define EMPTY_MEM_MIB 128
+#define DATA_MEM_MIB  1024
+#define DATA_MIB      512
 
 struct command {
     const char *const *argv;
@@ -168,10 +167,8 @@ static int make_guest(
 static int make_guests(struct bench *bench, struct guest *guests, struct thaw_error *error)
 {
     struct recipe recipe;
-    const struct memtouch_options large = {.mem_mib = DATA_MEM_MIB,
-        .data_mib = bench->options.quick ? DATA_MIB_QUICK : DATA_MIB,
-        .ws_mib = 1,
-        .random = true};
+    const struct memtouch_options large = {
+        .mem_mib = DATA_MEM_MIB, .data_mib = DATA_MIB, .ws_mib = 1, .random = true};
     guests[0].name = "empty guest";
     guests[1].name = "much data";
     int r = recipe_tick(bench, "process-empty", EMPTY_MEM_MIB, &recipe, error);
