@@ -45,12 +45,31 @@ static void *ask_host(void *data)
     return NULL;
 }
 
+/* If no VM can be made now, whoever needs it is told why. */
+static void *prepare(void *data)
+{
+    struct thaw_env *env = data;
+    int fd;
+    if (kvm_create_vm(&env->kvm, &fd, NULL) == 0)
+        atomic_store(&env->spare_vm_fd, fd);
+    return ask_host(env);
+}
+
+int env_create_vm(struct thaw_env *env, int *ret_fd, struct thaw_error *error)
+{
+    int spare = atomic_exchange(&env->spare_vm_fd, -1);
+    if (spare < 0)
+        return kvm_create_vm(&env->kvm, ret_fd, error);
+    *ret_fd = spare;
+    return 0;
+}
+
 static int start_asking(struct thaw_env *env, struct thaw_error *error)
 {
     env->host = calloc(1, sizeof(*env->host));
     if (!env->host)
         return error_errno(error, ENOMEM, "allocating an environment");
-    int r = thread_start_aside(&env->host_thread, "thaw/host", ask_host, env);
+    int r = thread_start_aside(&env->host_thread, "thaw/host", prepare, env);
     if (r < 0)
         return error_errno(error, -r, "starting an environment's thread");
     env->host_asked = true;
@@ -100,6 +119,7 @@ int thaw_env_new(const struct thaw_env_options *options, thaw_env **ret, struct 
     env->image_budget_bytes = opt.image_budget_bytes;
     env->cpus = count_cpus();
     env->kvm.fd = -1;
+    atomic_init(&env->spare_vm_fd, -1);
     env->log = opt.log;
     env->log_data = opt.log_data;
     env->kick_signal = kick_signal;
@@ -137,6 +157,9 @@ void env_unref(struct thaw_env *env)
     end_asking_locked(env);
     if (env->images)
         env->images_free(env->images);
+    int spare = atomic_load(&env->spare_vm_fd);
+    if (spare >= 0)
+        close(spare);
     kvm_close(&env->kvm);
     if (env->userfaultfd_fd >= 0)
         close(env->userfaultfd_fd);

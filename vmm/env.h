@@ -38,12 +38,18 @@ struct thaw_env {
     pthread_mutex_t images_lock; /* guards images */
     void *images;                /* kept by whoever restores; freed last, by images_free */
     void (*images_free)(void *images);
+    atomic_int
+        spare_vm_fd; /* made by host_thread for whoever needs the first; -1: not yet, or taken */
     int kick_signal;
     int userfaultfd_fd; /* the caller's /dev/userfaultfd, duplicated; -1: none */
 };
 
 struct thaw_env *env_ref(struct thaw_env *env);
 void env_unref(struct thaw_env *env);
+
+/* A VM without anything in it, the caller's. The first is made in the background, since it takes as
+ * long as what has to be known until then. */
+int env_create_vm(struct thaw_env *env, int *ret_fd, struct thaw_error *error);
 
 /* Waits until it is known. */
 int env_host(struct thaw_env *env, const struct env_host **ret, struct thaw_error *error);

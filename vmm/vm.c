@@ -300,7 +300,7 @@ static int build_shell(struct thaw_vm *vm, enum vm_threads threads, vm_map_fn ma
 {
     int r = map_memory(vm, map, map_data, error);
     if (r == 0)
-        r = kvm_create_vm(&vm->env->kvm, &vm->fd, error);
+        r = env_create_vm(vm->env, &vm->fd, error);
     if (r == 0 && vm->shape.log_dirty)
         r = dirty_enable(vm->fd, error);
     if (r == 0)
