@@ -266,7 +266,7 @@ int report_write_html(
     fprintf(out,
         "<!doctype html><html lang=en><meta charset=utf-8><title>thaw-bench</title>"
         "<style>%s</style><main><h1>thaw-bench</h1><p class=sub>thaw %s%s. Each dot is one sample, "
-        "the bar its median; every sample's guest proved that it went on where it was saved.</p>"
+        "the bar its median; every restored guest proved that it went on where it was saved.</p>"
         "<p class='note key'><i style='background:var(--thaw)'></i>thaw<i "
         "style='background:var(--floor)'></i>by hand: the floor<i "
         "style='background:var(--peer)'></i>peer</p>\n",
