@@ -38,8 +38,7 @@ struct thaw_env {
     pthread_mutex_t images_lock; /* guards images */
     void *images;                /* kept by whoever restores; freed last, by images_free */
     void (*images_free)(void *images);
-    atomic_int
-        spare_vm_fd; /* made by host_thread for whoever needs the first; -1: not yet, or taken */
+    atomic_int spare_vm_fd; /* of host_thread's, for the first VM; -1: not yet, or taken */
     int kick_signal;
     int userfaultfd_fd; /* the caller's /dev/userfaultfd, duplicated; -1: none */
 };

@@ -59,7 +59,7 @@ struct clock_start {
     bool one_cpu;
 };
 
-/* Reads the clocks. Once per save, before the vCPUs, which are all parked. */
+/* Reads the clocks. Once per save; all vCPUs are parked. */
 int vm_clock_save(int vm_fd, uint32_t host_khz, struct vm_clock *ret, struct thaw_error *error);
 
 /* Makes the guest's clock run on from an instant, which all vCPUs' TSCs are set for. To those who
