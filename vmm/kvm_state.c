@@ -4,16 +4,16 @@
 // Ordering requirements
 //
 // Saving. All vCPUs are parked, with no I/O instruction half done, and devices are drained (a late
-// completion would raise an interrupt after the controllers were read).
+// completion would raise an interrupt after the controllers were read). What the PIT still sends
+// does not depend on the order of controllers and vCPUs: a timer that is set anew fires anew.
 //   clock         one instant for all: the vCPUs' TSCs are computed for it
 //   MP_STATE      before all else of a vCPU: reading it makes KVM process pending INIT and SIPI,
 //                 which changes the registers
 //   LAPIC         before the registers that KVM left behind when the vCPU left the guest: it tells
 //                 whether there has been an INIT since
 //   VCPU_EVENTS   last of a vCPU: reading other state may still move events. Those that KVM left
-//   behind
-//                 are as good where nobody can have sent an NMI since: reading moves no others
-//   PIT, PICs, IOAPIC  after the vCPUs
+//                 behind are as good where nobody can have sent an NMI since: reading moves no
+//                 others
 // Guest memory is collected after all that: KVM and devices may write to it until then.
 //
 // Restoring, into vCPUs that never ran. What such a vCPU is known to have already is not set.

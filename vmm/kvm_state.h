@@ -90,7 +90,7 @@ int vcpu_state_save(const struct kvm *kvm, int vcpu_fd, const struct kvm_sync_re
 /* Computes its TSC, for an instant that is the same for all vCPUs. */
 void vcpu_state_set_instant(struct vcpu_state *state, const struct vm_clock *clock);
 
-/* Reads the interrupt controllers and the timer. After the vCPUs. */
+/* Reads the interrupt controllers and the timer. */
 int vm_chips_save(int vm_fd, struct vm_chips *ret, struct thaw_error *error);
 
 /* A vCPU as it was made: each ioctl costs some microseconds, and what it has need not be set. */

@@ -92,6 +92,8 @@ static void finish_vcpu(struct vm_save *save, uint32_t index)
 
 int vm_state_end_save(struct vm_save *save, int r, struct thaw_error *error)
 {
+    if (r == 0)
+        r = vm_chips_save(save->vm->fd, &save->state->chips, error);
     for (uint32_t i = 0; i < save->vm->vcpu_count; i++) {
         struct vcpu_save *own = &save->vcpus[i];
         vcpu_end_errand(&save->vm->vcpus[i], &own->errand);
@@ -100,7 +102,7 @@ int vm_state_end_save(struct vm_save *save, int r, struct thaw_error *error)
         if (r == 0)
             finish_vcpu(save, i);
     }
-    return r < 0 ? r : vm_chips_save(save->vm->fd, &save->state->chips, error);
+    return r;
 }
 
 int vm_state_save(struct thaw_vm *vm, struct vm_state *state, struct thaw_error *error)

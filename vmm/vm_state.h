@@ -51,7 +51,7 @@ int vm_state_begin_save(
 /* Devices and the clock. Saving devices may write to guest memory, which nothing else here does. */
 int vm_state_save_machine(struct vm_save *save, struct thaw_error *error);
 
-/* Waits for the vCPUs, and reads the rest. r < 0: something failed meanwhile, which is returned. */
+/* Reads the rest, and waits for the vCPUs. r < 0: something failed meanwhile, which is returned. */
 int vm_state_end_save(struct vm_save *save, int r, struct thaw_error *error);
 
 /* All of that. */
