@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How every thread of the library begins. Ends none.
+// How every thread of the library begins, and locks that are held for moments. Ends none.
 
 #include "thread.h"
 #include <errno.h>
@@ -92,4 +92,13 @@ void thread_give_way(void)
 {
     /* On Linux this is of one thread. Lowering it is always allowed. */
     (void)setpriority(PRIO_PROCESS, (id_t)gettid(), GIVE_WAY_NICE);
+}
+
+void thread_init_brief_lock(pthread_mutex_t *lock)
+{
+    pthread_mutexattr_t attr;
+    pthread_mutexattr_init(&attr);
+    pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
+    pthread_mutex_init(lock, &attr);
+    pthread_mutexattr_destroy(&attr);
 }

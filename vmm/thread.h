@@ -20,4 +20,7 @@ int thread_start_aside(pthread_t *ret, const char *name, void *(*run)(void *), v
  * waits for, beside guests that run. */
 void thread_give_way(void);
 
+/* For a lock that is held for moments only: who finds it taken looks again before it sleeps. */
+void thread_init_brief_lock(pthread_mutex_t *lock);
+
 #endif

@@ -196,7 +196,8 @@ static void take_kick(struct vcpu *vcpu)
         ;
 }
 
-/* Runs guest code until the order is another. */
+/* Runs guest code until the order is another. The kick that came with that is taken when the guest
+ * runs again: someone is waiting for this thread to park. */
 static void run_guest(struct vcpu *vcpu)
 {
     for (;;) {
@@ -205,11 +206,12 @@ static void run_guest(struct vcpu *vcpu)
         set_immediate_exit(vcpu, 0);
         if (atomic_load(&vcpu->order) != VCPU_RUN)
             break;
-        if (!enter(vcpu))
+        if (vcpu->kicked)
             take_kick(vcpu);
+        vcpu->kicked = !enter(vcpu);
     }
+    vcpu->kicked = true;
     complete_io(vcpu);
-    take_kick(vcpu);
 }
 
 /* Others are let in between, so that where processors are scarce this is little more than sleeping.
@@ -305,7 +307,7 @@ int vcpu_init(struct vcpu *vcpu, const struct kvm *kvm, int vm_fd, uint32_t inde
         .ops = ops,
         .ops_data = ops_data,
         .parked = true};
-    pthread_mutex_init(&vcpu->lock, NULL);
+    thread_init_brief_lock(&vcpu->lock);
     pthread_cond_init(&vcpu->order_changed, NULL);
 
     int r = 0;
@@ -425,8 +427,5 @@ void vcpu_forget(struct vcpu *vcpu)
 
 bool vcpu_is_parked(struct vcpu *vcpu)
 {
-    pthread_mutex_lock(&vcpu->lock);
-    bool parked = vcpu->parked;
-    pthread_mutex_unlock(&vcpu->lock);
-    return parked;
+    return atomic_load(&vcpu->parked);
 }

@@ -61,13 +61,14 @@ struct vcpu {
     struct vcpu_fixed fixed; /* from then on */
     bool has_kvmclock;       /* may have: the guest is to be told of pauses */
     bool completion_pending; /* vCPU thread: the last exit's instruction is not finished yet */
+    bool kicked;             /* vCPU thread: a kick may be pending */
     _Atomic uint64_t exits;
     /* Of its life; written by its thread. 0: not yet. */
     _Atomic uint64_t first_run_ns, first_exit_ns;
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t order_changed;
-    _Atomic enum vcpu_order order; /* read without the lock, too */
-    bool parked;
+    _Atomic enum vcpu_order order;      /* read without the lock, too */
+    _Atomic bool parked;                /* so is that */
     bool alert;                         /* to do so, once it is parked */
     struct vcpu_errand *_Atomic errand; /* not begun; NULL: none. Read without the lock, too */
 };

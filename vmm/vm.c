@@ -5,8 +5,8 @@
 #include "vm.h"
 #include "dirty.h"
 #include "kvm_state.h"
+#include "thread.h"
 #include <inttypes.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
 
@@ -51,7 +51,7 @@ static void set_state_locked(
     notify_locked(vm);
 }
 
-static bool all_parked_locked(const struct thaw_vm *vm)
+static bool all_parked(const struct thaw_vm *vm)
 {
     for (uint32_t i = 0; i < vm->vcpu_count; i++)
         if (!vcpu_is_parked(&vm->vcpus[i]))
@@ -59,17 +59,23 @@ static bool all_parked_locked(const struct thaw_vm *vm)
     return true;
 }
 
-/* For the vCPUs of a VM that was alerted. */
+/* Else someone needs a processor to do what others wait for. */
+static bool has_spare_processor(const struct thaw_vm *vm)
+{
+    return vm->vcpu_count < vm->env->cpus;
+}
+
+/* With sched_yield, whoever else is there had the processor for as long as parking takes. */
 static void wait_parked_awake(struct thaw_vm *vm)
 {
     uint64_t end_ns = timing_now_ns() + PARKING_NS;
-    while (!all_parked_locked(vm) && timing_now_ns() < end_ns)
-        sched_yield();
+    while (!all_parked(vm) && timing_now_ns() < end_ns)
+        __builtin_ia32_pause();
 }
 
 static void wait_parked_locked(struct thaw_vm *vm)
 {
-    while (!all_parked_locked(vm))
+    while (!all_parked(vm))
         pthread_cond_wait(&vm->changed, &vm->lock);
 }
 
@@ -198,7 +204,7 @@ static void init_locks(struct thaw_vm *vm)
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&vm->changed, &attr);
     pthread_condattr_destroy(&attr);
-    pthread_mutex_init(&vm->lock, NULL);
+    thread_init_brief_lock(&vm->lock);
     pthread_mutex_init(&vm->api_lock, NULL);
 }
 
@@ -497,14 +503,10 @@ int thaw_vm_start(thaw_vm *vm, struct thaw_error *error)
 
 void vm_alert(struct thaw_vm *vm)
 {
-    /* Someone needs a processor to do what the vCPUs wait for. */
-    if (vm->vcpu_count >= vm->env->cpus)
-        return;
-    for (uint32_t i = 0; i < vm->vcpu_count; i++)
+    for (uint32_t i = 0; i < vm->vcpu_count && has_spare_processor(vm); i++)
         vcpu_alert(&vm->vcpus[i]);
 }
 
-/* briefly: the vCPUs were alerted. */
 static int pause_held(
     struct thaw_vm *vm, bool briefly, bool *ret_was_running, struct thaw_error *error)
 {
@@ -515,7 +517,7 @@ static int pause_held(
         set_state_locked(vm, THAW_VM_PAUSED, THAW_REASON_REQUEST, "");
     else if (vm->state != THAW_VM_PAUSED)
         r = refuse(vm, "paused", error);
-    if (r == 0 && briefly) {
+    if (r == 0 && briefly && has_spare_processor(vm)) {
         pthread_mutex_unlock(&vm->lock);
         wait_parked_awake(vm);
         pthread_mutex_lock(&vm->lock);
@@ -682,7 +684,7 @@ int thaw_vm_wait(thaw_vm *vm, int timeout_ms)
     struct timespec deadline = timing_deadline(timeout_ms);
     int err = 0;
     pthread_mutex_lock(&vm->lock);
-    while (err == 0 && !(is_final(vm->state) && all_parked_locked(vm)))
+    while (err == 0 && !(is_final(vm->state) && all_parked(vm)))
         err = timeout_ms < 0 ? pthread_cond_wait(&vm->changed, &vm->lock)
                              : pthread_cond_timedwait(&vm->changed, &vm->lock, &deadline);
     pthread_mutex_unlock(&vm->lock);
