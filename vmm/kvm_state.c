@@ -25,7 +25,7 @@
 //   SREGS         before LAPIC: it carries the APIC base and mode
 //   XCRS          before XSAVE: XCR0 says which components there are
 //   LAPIC         before MSRs: TSC_DEADLINE is dropped unless the timer is in that mode
-//   TSC           before TSC_DEADLINE, which is compared with it
+//   TSC           before TSC_DEADLINE, which is compared with it; not where it stays the host's
 //   MSRs          TSC_DEADLINE last
 //   VCPU_EVENTS   after all that could clear them
 //   PIT, clock, PICs, IOAPIC   after the vCPUs; SET_CLOCK after a vCPU has run hangs guests. The
@@ -205,9 +205,12 @@ int vcpu_try_tsc_offset(int vcpu_fd, bool *ret_keeps, struct thaw_error *error)
     return 0;
 }
 
-static int restore_tsc(int vcpu_fd, uint64_t tsc, uint64_t scaled_now, struct thaw_error *error)
+static int restore_tsc(int vcpu_fd, const struct vcpu_state *state, const struct tsc_start *start,
+    struct thaw_error *error)
 {
-    uint64_t offset = tsc - scaled_now;
+    uint64_t offset = state->tsc + start->advance - start->scaled_now;
+    if (start->stays)
+        return 0;
     struct kvm_device_attr attr = tsc_offset_attr(&offset);
     if (ioctl(vcpu_fd, KVM_SET_DEVICE_ATTR, &attr) < 0)
         return failed("setting a vCPU's TSC", error);
@@ -553,8 +556,7 @@ static int restore_registers(const struct kvm *kvm, int vcpu_fd, struct vcpu_sta
 /* All but what a vCPU is, and whether it runs. known: what it has already; NULL: it may have
  * anything. */
 static int restore_contents(const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *known,
-    const struct vcpu_state *state, uint64_t scaled_now, uint64_t tsc_advance,
-    struct thaw_error *error)
+    const struct vcpu_state *state, const struct tsc_start *tsc, struct thaw_error *error)
 {
     static const struct step events = STEP(KVM_SET_VCPU_EVENTS, events, "setting a vCPU's events");
     /* KVM only reads through these pointers, though its calls don't say so. */
@@ -562,15 +564,14 @@ static int restore_contents(const struct kvm *kvm, int vcpu_fd, const struct vcp
 
     int r = restore_registers(kvm, vcpu_fd, source, known, error);
     if (r == 0)
-        r = restore_tsc(vcpu_fd, state->tsc + tsc_advance, scaled_now, error);
+        r = restore_tsc(vcpu_fd, state, tsc, error);
     if (r == 0)
         r = msrs_restore(vcpu_fd, state, known, error);
     return r < 0 ? r : run_step_if_new(vcpu_fd, &events, source, known, error);
 }
 
 int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fresh *fresh,
-    const struct vcpu_state *state, uint64_t scaled_now, uint64_t tsc_advance,
-    struct thaw_error *error)
+    const struct vcpu_state *state, const struct tsc_start *tsc, struct thaw_error *error)
 {
     bool same_cpuid = cpu_x86_same(fresh->cpuid, state->cpuid, state->cpuid_count);
     int r = same_cpuid ? 0 : set_cpuid(vcpu_fd, state, error);
@@ -579,7 +580,7 @@ int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fre
     const struct vcpu_state *known = same_cpuid ? fresh->state : NULL;
     if (r == 0)
         r = set_mp_state(vcpu_fd, state, known ? &known->mp_state : NULL, error);
-    return r < 0 ? r : restore_contents(kvm, vcpu_fd, known, state, scaled_now, tsc_advance, error);
+    return r < 0 ? r : restore_contents(kvm, vcpu_fd, known, state, tsc, error);
 }
 
 bool lapic_masks_pic(const struct vcpu_state *state)
@@ -601,7 +602,7 @@ static int change_timer_mode(int vcpu_fd, const struct vcpu_state *state, struct
 }
 
 int vcpu_state_reset(const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *state,
-    uint64_t scaled_now, uint64_t tsc_advance, struct thaw_error *error)
+    const struct tsc_start *tsc, struct thaw_error *error)
 {
     struct kvm_mp_state now;
     if (ioctl(vcpu_fd, KVM_GET_MP_STATE, &now) < 0)
@@ -611,7 +612,7 @@ int vcpu_state_reset(const struct kvm *kvm, int vcpu_fd, const struct vcpu_state
         r = restore_sregs(kvm, vcpu_fd, state, CR0_TS, error);
     if (r == 0)
         r = change_timer_mode(vcpu_fd, state, error);
-    return r < 0 ? r : restore_contents(kvm, vcpu_fd, NULL, state, scaled_now, tsc_advance, error);
+    return r < 0 ? r : restore_contents(kvm, vcpu_fd, NULL, state, tsc, error);
 }
 
 /* --- Interrupt controllers and timer ---------------------------------------------------------- */

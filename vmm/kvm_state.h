@@ -110,11 +110,16 @@ int vcpu_try_tsc_offset(int vcpu_fd, bool *ret_keeps, struct thaw_error *error);
 /* What the host's TSC is to a guest with another frequency, before its offset is added. */
 uint64_t tsc_scale(uint64_t host_tsc_then, uint32_t host_khz, uint32_t guest_khz);
 
-/* Puts a vCPU that never ran, and is what `fresh` says, into a state. tsc_advance is added to the
- * saved TSC; scaled_now is tsc_scale's of one time for all vCPUs, so that they get one offset. */
+/* How a vCPU's TSC goes on. */
+struct tsc_start {
+    uint64_t scaled_now; /* tsc_scale's of one time for all vCPUs, so that they get one offset */
+    uint64_t advance;    /* is added to what was saved */
+    bool stays;          /* it is the host's, whatever is set: then it is not */
+};
+
+/* Puts a vCPU that never ran, and is what `fresh` says, into a state. */
 int vcpu_state_restore(const struct kvm *kvm, int vcpu_fd, const struct vcpu_fresh *fresh,
-    const struct vcpu_state *state, uint64_t scaled_now, uint64_t tsc_advance,
-    struct thaw_error *error);
+    const struct vcpu_state *state, const struct tsc_start *tsc, struct thaw_error *error);
 
 /* True if the guest has told KVM where it keeps a clock. */
 bool vcpu_state_has_kvmclock(const struct vcpu_state *state);
@@ -125,7 +130,7 @@ bool lapic_masks_pic(const struct vcpu_state *state);
 /* Puts a vCPU back into a state that it was put into before. It is parked; all vCPUs are, and guest
  * memory is as it was in that state already. */
 int vcpu_state_reset(const struct kvm *kvm, int vcpu_fd, const struct vcpu_state *state,
-    uint64_t scaled_now, uint64_t tsc_advance, struct thaw_error *error);
+    const struct tsc_start *tsc, struct thaw_error *error);
 
 /* Timer, kvmclock, then interrupt controllers. After the vCPUs, before any of them runs. What they
  * are known to have, if it is, is not set. */

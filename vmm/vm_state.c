@@ -135,18 +135,22 @@ static int restore_kvm(struct thaw_vm *vm, const struct vm_state *state,
     const struct kvm *kvm = &vm->env->kvm;
     uint64_t advance_ns = elapsed_ns(&state->clock, policy);
     uint64_t now = host_tsc();
+    bool tsc_stays = atomic_load(&vm->env->tsc_stays);
     for (uint32_t i = 0; i < vm->vcpu_count; i++) {
         const struct vcpu_state *from = &state->vcpus[i];
         struct vcpu *vcpu = &vm->vcpus[i];
-        uint64_t ticks = ns_to_ticks(advance_ns, from->tsc_khz);
-        uint64_t scaled = tsc_scale(now, host_khz(vm), from->tsc_khz);
-        int r = again ? vcpu_state_reset(kvm, vcpu->fd, from, scaled, ticks, error)
-                      : vcpu_state_restore(kvm, vcpu->fd, &vcpu->fresh, from, scaled, ticks, error);
+        const struct tsc_start tsc = {
+            .scaled_now = tsc_scale(now, host_khz(vm), from->tsc_khz),
+            .advance = ns_to_ticks(advance_ns, from->tsc_khz),
+            .stays = tsc_stays,
+        };
+        int r = again ? vcpu_state_reset(kvm, vcpu->fd, from, &tsc, error)
+                      : vcpu_state_restore(kvm, vcpu->fd, &vcpu->fresh, from, &tsc, error);
         /* KVM may have been content with a frequency near to that. */
         if (r == 0 && !again)
             r = vcpu_settle(vcpu, from->tsc_khz == vcpu->fresh.tsc_khz ? from->tsc_khz : 0,
                 from->cpuid, from->cpuid_count, error);
-        vcpu->fixed.tsc_stays = atomic_load(&vm->env->tsc_stays);
+        vcpu->fixed.tsc_stays = tsc_stays;
         if (r < 0)
             return error_prefix(error, r, "restoring vCPU %u", i);
         vcpu->has_kvmclock = vcpu_state_has_kvmclock(from);
