@@ -253,6 +253,12 @@ static enum vcpu_order wait_for_order(struct vcpu *vcpu)
             wait_awake(vcpu);
             pthread_mutex_lock(&vcpu->lock);
             vcpu->alert |= vcpu->errand != NULL; /* the order comes behind that */
+        } else if (vcpu->kicked) {
+            /* There are only so many that may be pending, of all a user's processes. */
+            vcpu->kicked = false;
+            pthread_mutex_unlock(&vcpu->lock);
+            take_kick(vcpu);
+            pthread_mutex_lock(&vcpu->lock);
         } else {
             pthread_cond_wait(&vcpu->order_changed, &vcpu->lock);
         }
