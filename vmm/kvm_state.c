@@ -14,7 +14,8 @@
 //   VCPU_EVENTS   last of a vCPU: reading other state may still move events. Those that KVM left
 //                 behind are as good where nobody can have sent an NMI since: reading moves no
 //                 others
-// Guest memory is collected after all that: KVM and devices may write to it until then.
+// Guest memory is collected once vCPUs have left the guest and devices were saved, which may both
+// write to it. Reading the rest does not.
 //
 // Restoring, into vCPUs that never ran. What such a vCPU is known to have already is not set.
 //   CPUID         first: it decides which registers and MSRs exist, and XSAVE's layout. A new vCPU
@@ -25,7 +26,9 @@
 //   SREGS         before LAPIC: it carries the APIC base and mode
 //   XCRS          before XSAVE: XCR0 says which components there are
 //   LAPIC         before MSRs: TSC_DEADLINE is dropped unless the timer is in that mode
-//   TSC           before TSC_DEADLINE, which is compared with it; not where it stays the host's
+//   TSC           before TSC_DEADLINE, which is compared with it. Where it stays the host's it is
+//   still set
+//                 if there are several, since KVM looks whether they are all the same
 //   MSRs          TSC_DEADLINE last
 //   VCPU_EVENTS   after all that could clear them
 //   PIT, clock, PICs, IOAPIC   after the vCPUs; SET_CLOCK after a vCPU has run hangs guests. The
@@ -205,11 +208,22 @@ int vcpu_try_tsc_offset(int vcpu_fd, bool *ret_keeps, struct thaw_error *error)
     return 0;
 }
 
+int vcpu_share_tsc_offset(int vcpu_fd, int from_fd, struct thaw_error *error)
+{
+    uint64_t offset;
+    struct kvm_device_attr attr = tsc_offset_attr(&offset);
+    if (ioctl(from_fd, KVM_GET_DEVICE_ATTR, &attr) < 0)
+        return failed("reading a vCPU's TSC offset", error);
+    if (ioctl(vcpu_fd, KVM_SET_DEVICE_ATTR, &attr) < 0)
+        return failed("setting a vCPU's TSC", error);
+    return 0;
+}
+
 static int restore_tsc(int vcpu_fd, const struct vcpu_state *state, const struct tsc_start *start,
     struct thaw_error *error)
 {
     uint64_t offset = state->tsc + start->advance - start->scaled_now;
-    if (start->stays)
+    if (start->leave)
         return 0;
     struct kvm_device_attr attr = tsc_offset_attr(&offset);
     if (ioctl(vcpu_fd, KVM_SET_DEVICE_ATTR, &attr) < 0)

@@ -104,8 +104,13 @@ struct vcpu_fresh {
 int vcpu_read_tsc_khz(int vcpu_fd, uint32_t *ret_khz, struct thaw_error *error);
 
 /* Whether a new vCPU's TSC can be set: some backends take an offset, and show guests the host's all
- * the same. Leaves it as it is. */
+ * the same. Leaves it as it is; but KVM no longer knows that it is that of the VM's other vCPUs. */
 int vcpu_try_tsc_offset(int vcpu_fd, bool *ret_keeps, struct thaw_error *error);
+
+/* Sets the TSC of a vCPU as far from the host's as another's, which may be itself. Once all were,
+ * KVM knows that they are the same, without which guests are told that their clock is not stable.
+ */
+int vcpu_share_tsc_offset(int vcpu_fd, int from_fd, struct thaw_error *error);
 
 /* What the host's TSC is to a guest with another frequency, before its offset is added. */
 uint64_t tsc_scale(uint64_t host_tsc_then, uint32_t host_khz, uint32_t guest_khz);
@@ -114,7 +119,7 @@ uint64_t tsc_scale(uint64_t host_tsc_then, uint32_t host_khz, uint32_t guest_khz
 struct tsc_start {
     uint64_t scaled_now; /* tsc_scale's of one time for all vCPUs, so that they get one offset */
     uint64_t advance;    /* is added to what was saved */
-    bool stays;          /* it is the host's, whatever is set: then it is not */
+    bool leave;          /* it is the host's, whatever is set, and it is the VM's only one */
 };
 
 /* Puts a vCPU that never ran, and is what `fresh` says, into a state. */

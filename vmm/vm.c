@@ -218,6 +218,8 @@ static int find_tsc(struct thaw_vm *vm, uint32_t *ret_khz, struct thaw_error *er
     int r = vcpu_read_tsc_khz(vm->vcpus[0].fd, ret_khz, error);
     if (r == 0)
         r = vcpu_try_tsc_offset(vm->vcpus[0].fd, &keeps, error);
+    for (uint32_t i = 0; i < vm->vcpu_count && r == 0; i++)
+        r = vcpu_share_tsc_offset(vm->vcpus[i].fd, vm->vcpus[0].fd, error);
     if (r < 0)
         return r;
     atomic_store(&vm->env->tsc_stays, !keeps);

@@ -142,7 +142,7 @@ static int restore_kvm(struct thaw_vm *vm, const struct vm_state *state,
         const struct tsc_start tsc = {
             .scaled_now = tsc_scale(now, host_khz(vm), from->tsc_khz),
             .advance = ns_to_ticks(advance_ns, from->tsc_khz),
-            .stays = tsc_stays,
+            .leave = tsc_stays && vm->vcpu_count == 1,
         };
         int r = again ? vcpu_state_reset(kvm, vcpu->fd, from, &tsc, error)
                       : vcpu_state_restore(kvm, vcpu->fd, &vcpu->fresh, from, &tsc, error);

@@ -198,6 +198,41 @@ Test(vm_state, tsc_offsets_are_one_for_all_cpus_and_time_does_not_go_back)
 }
 
 /* KVM scales what is not near. */
+static uint32_t clock_flags(int vm_fd)
+{
+    struct kvm_clock_data data = {0};
+    cr_assert_eq(ioctl(vm_fd, KVM_GET_CLOCK, &data), 0);
+    return data.flags;
+}
+
+/* What KVM says of the clock of a VM with two vCPUs that nobody has set the TSC of. */
+static uint32_t clock_flags_by_hand(int kvm_fd)
+{
+    struct kvm_clock_data clock = {0};
+    int vcpu_fds[2], vm_fd = ioctl(kvm_fd, KVM_CREATE_VM, 0);
+    cr_assert_geq(vm_fd, 0);
+    for (unsigned i = 0; i < 2; i++)
+        cr_assert_geq(vcpu_fds[i] = ioctl(vm_fd, KVM_CREATE_VCPU, (unsigned long)i), 0);
+    cr_assert_eq(ioctl(vm_fd, KVM_SET_CLOCK, &clock), 0);
+    uint32_t flags = clock_flags(vm_fd);
+    close(vcpu_fds[0]);
+    close(vcpu_fds[1]);
+    close(vm_fd);
+    return flags;
+}
+
+/* Also in the first VM of an environment, which finds out what KVM does with a TSC. Else guests are
+ * told that their clock is not stable, and ask for the time by system calls. */
+Test(vm_state, kvm_takes_the_tscs_of_all_cpus_for_one)
+{
+    start("smp", "loop=1 period_us=2000", 2, "smp: cpu 1 count");
+    uint32_t flags = clock_flags_by_hand(source.vm->env->kvm.fd);
+    cr_assert_eq(clock_flags(source.vm->fd), flags, "booted: %x", clock_flags(source.vm->fd));
+    move(VM_CLOCK_CONTINUE);
+    cr_assert_eq(clock_flags(target.vm->fd), flags, "restored: %x", clock_flags(target.vm->fd));
+    free_both();
+}
+
 Test(vm_state, a_tsc_is_scaled_where_kvm_does_so)
 {
     uint64_t days = 3000000000ull * 86400 * 30; /* more than 64 bits, when multiplied */
