@@ -196,8 +196,8 @@ static void take_kick(struct vcpu *vcpu)
         ;
 }
 
-/* Runs guest code until the order is another. The kick that came with that is taken when the guest
- * runs again: someone is waiting for this thread to park. */
+/* Runs guest code until the order is another. The kick that came with that is taken later:
+ * someone is waiting for this thread to park. */
 static void run_guest(struct vcpu *vcpu)
 {
     for (;;) {
@@ -210,7 +210,6 @@ static void run_guest(struct vcpu *vcpu)
             take_kick(vcpu);
         vcpu->kicked = !enter(vcpu);
     }
-    vcpu->kicked = true;
     complete_io(vcpu);
 }
 
@@ -242,6 +241,7 @@ static enum vcpu_order wait_for_order(struct vcpu *vcpu)
     while (vcpu->order == VCPU_PARK) {
         if (!vcpu->parked) {
             vcpu->parked = true;
+            vcpu->kicked = true; /* the order came with one, unless it is this thread's own */
             pthread_mutex_unlock(&vcpu->lock);
             vcpu->ops->parked(vcpu->ops_data);
             pthread_mutex_lock(&vcpu->lock);

@@ -2,8 +2,11 @@
 // A VM's life as its owner sees it, and what is refused.
 #include "guest.h"
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,6 +55,46 @@ Test(vm, a_paused_guest_stands_still_and_continues_where_it_was)
     snprintf(next, sizeof(next), "tick %u\n", mark + 1);
     char *once = strstr(guest.console, next);
     cr_assert(once && !strstr(once + 1, next), "every count is printed once");
+    guest_free(&guest);
+}
+
+/* The signals that a thread whose name ends so has pending; UINT64_MAX: there is none. */
+static uint64_t pending_signals(const char *name)
+{
+    char path[512], line[256];
+    uint64_t pending = UINT64_MAX;
+    DIR *tasks = opendir("/proc/self/task");
+    cr_assert_not_null(tasks);
+    for (struct dirent *task; (task = readdir(tasks));) {
+        bool is_it = false;
+        snprintf(path, sizeof(path), "/proc/self/task/%s/status", task->d_name);
+        FILE *status = task->d_name[0] == '.' ? NULL : fopen(path, "r");
+        while (status && fgets(line, sizeof(line), status)) {
+            if (strncmp(line, "Name:", 5) == 0)
+                is_it = strstr(line, name) != NULL;
+            if (is_it && strncmp(line, "SigPnd:", 7) == 0)
+                pending = strtoull(line + 7, NULL, 16);
+        }
+        if (status)
+            fclose(status);
+    }
+    closedir(tasks);
+    return pending;
+}
+
+/* A user may only have so many. */
+Test(vm, a_paused_vm_keeps_no_signal_pending)
+{
+    run_tick("interval=1000000", 1);
+    for (unsigned i = 0; i < 20; i++) {
+        cr_assert_eq(thaw_vm_pause(guest.vm, NULL), 0);
+        uint64_t pending;
+        for (unsigned ms = 0; (pending = pending_signals("/cpu0\n")) && ms < GUEST_TIMEOUT_MS; ms++)
+            usleep(1000);
+        cr_assert_eq(pending, 0, "%llx in round %u", (unsigned long long)pending, i);
+        cr_assert_eq(thaw_vm_resume(guest.vm, NULL), 0);
+        usleep(1000);
+    }
     guest_free(&guest);
 }
 
