@@ -26,9 +26,8 @@
 //   SREGS         before LAPIC: it carries the APIC base and mode
 //   XCRS          before XSAVE: XCR0 says which components there are
 //   LAPIC         before MSRs: TSC_DEADLINE is dropped unless the timer is in that mode
-//   TSC           before TSC_DEADLINE, which is compared with it. Where it stays the host's it is
-//   still set
-//                 if there are several, since KVM looks whether they are all the same
+//   TSC           before TSC_DEADLINE, which is compared with it. Where it stays the host's, too,
+//                 if there are several: KVM looks whether they were all set to the same
 //   MSRs          TSC_DEADLINE last
 //   VCPU_EVENTS   after all that could clear them
 //   PIT, clock, PICs, IOAPIC   after the vCPUs; SET_CLOCK after a vCPU has run hangs guests. The

@@ -197,7 +197,6 @@ Test(vm_state, tsc_offsets_are_one_for_all_cpus_and_time_does_not_go_back)
     free_both();
 }
 
-/* KVM scales what is not near. */
 static uint32_t clock_flags(int vm_fd)
 {
     struct kvm_clock_data data = {0};
@@ -233,6 +232,7 @@ Test(vm_state, kvm_takes_the_tscs_of_all_cpus_for_one)
     free_both();
 }
 
+/* KVM scales what is not near. */
 Test(vm_state, a_tsc_is_scaled_where_kvm_does_so)
 {
     uint64_t days = 3000000000ull * 86400 * 30; /* more than 64 bits, when multiplied */
